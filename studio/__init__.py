@@ -1,0 +1,1 @@
+"""Studio: a text-to-3D and 4D score-distillation studio."""

@@ -1,0 +1,96 @@
+"""Cameras on orbits around the origin, where every asset stands.
+
+Assets fit the ball of radius 0.5. The default camera stands 2 units away with a vertical field of view of 35
+degrees, so that ball fills about four fifths of the picture.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from studio.types import Cameras
+
+RADIUS = 2.0
+FIELD_OF_VIEW_DEG = 35.0
+
+
+def look_at(position: Float[Tensor, "b 3"], target: Float[Tensor, "b 3"]) -> Float[Tensor, "b 4 4"]:
+    """World-to-camera transforms of upright cameras at ``position`` that look at ``target``.
+
+    Straight up or down, where "upright" has no meaning, the top of the picture points to -z or +z.
+    """
+    forward = torch.nn.functional.normalize(target - position, dim=-1)
+    up = torch.tensor([0.0, 1.0, 0.0], dtype=position.dtype, device=position.device).expand_as(forward)
+    right = torch.linalg.cross(forward, up)
+    east = torch.tensor([1.0, 0.0, 0.0], dtype=position.dtype, device=position.device).expand_as(forward)
+    vertical = right.norm(dim=-1, keepdim=True) < 1e-6
+    right = torch.nn.functional.normalize(torch.where(vertical, east, right), dim=-1)
+    down = torch.linalg.cross(forward, right)
+    rotation = torch.stack([right, down, forward], dim=-2)
+    world_to_camera = torch.eye(4, dtype=position.dtype, device=position.device).repeat(len(position), 1, 1)
+    world_to_camera[:, :3, :3] = rotation
+    world_to_camera[:, :3, 3] = -(rotation @ position.unsqueeze(-1)).squeeze(-1)
+    return world_to_camera
+
+
+def intrinsics_from_field_of_view(
+    field_of_view_deg: Float[Tensor, "b"], width: int, height: int
+) -> Float[Tensor, "b 3 3"]:
+    """Square pixels, the principal point in the middle; the angle spans the image's height."""
+    focal = 0.5 * height / torch.tan(torch.deg2rad(field_of_view_deg) / 2)
+    matrix = torch.zeros(len(focal), 3, 3, dtype=focal.dtype, device=focal.device)
+    matrix[:, 0, 0] = matrix[:, 1, 1] = focal
+    matrix[:, 0, 2], matrix[:, 1, 2], matrix[:, 2, 2] = width / 2, height / 2, 1.0
+    return matrix
+
+
+def orbit(
+    azimuth_deg: Float[Tensor, "b"],
+    elevation_deg: Float[Tensor, "b"],
+    width: int,
+    height: int,
+    radius: float | Float[Tensor, "b"] = RADIUS,
+    field_of_view_deg: float | Float[Tensor, "b"] = FIELD_OF_VIEW_DEG,
+) -> Cameras:
+    """Cameras that look at the origin from the given angles. Azimuth 0 stands on +z, azimuth 90 on +x."""
+    azimuth, elevation = torch.deg2rad(azimuth_deg), torch.deg2rad(elevation_deg)
+    radii = torch.as_tensor(radius, dtype=azimuth.dtype, device=azimuth.device).expand_as(azimuth)
+    fields = torch.as_tensor(field_of_view_deg, dtype=azimuth.dtype, device=azimuth.device)
+    direction = torch.stack(
+        [elevation.cos() * azimuth.sin(), elevation.sin(), elevation.cos() * azimuth.cos()], dim=-1
+    )
+    position = radii[:, None] * direction
+    return Cameras(
+        world_to_camera=look_at(position, torch.zeros_like(position)),
+        intrinsics=intrinsics_from_field_of_view(fields.expand_as(azimuth), width, height),
+        width=width,
+        height=height,
+        azimuth_deg=azimuth_deg,
+        elevation_deg=elevation_deg,
+    )
+
+
+def turntable(frames: int, width: int, height: int, elevation_deg: float = 15.0) -> Cameras:
+    """One turn around the asset, starting at the front."""
+    azimuth = torch.arange(frames, dtype=torch.float32) * (360.0 / frames)
+    return orbit(azimuth, torch.full_like(azimuth, elevation_deg), width, height)
+
+
+def fibonacci_sphere(
+    count: int,
+    width: int,
+    height: int,
+    elevation_range_deg: tuple[float, float] = (-30.0, 60.0),
+    offset: float = 0.5,
+) -> Cameras:
+    """Cameras spread evenly over a band of the sphere; another ``offset`` in 0-1 gives held-out views."""
+    low, high = (math.sin(math.radians(angle)) for angle in elevation_range_deg)
+    height_fraction = (torch.arange(count, dtype=torch.float32) + offset) / count
+    elevation = torch.rad2deg(torch.asin(low + (high - low) * height_fraction))
+    golden_angle_deg = 180.0 * (3.0 - math.sqrt(5.0))
+    azimuth = (torch.arange(count, dtype=torch.float32) + offset) * golden_angle_deg % 360.0
+    return orbit(azimuth, elevation, width, height)

@@ -58,6 +58,7 @@ def splat_reference(
     Float[Tensor, "b n"],
 ]:
     """Images (rgb, alpha, depth, normal) and screen radii; see ``studio.ops.splatting.splat``."""
+    sound = _rows_are_finite(means, quats_wxyz, scales, opacities, sh)
     pictures, radii = [], []
     for view in range(world_to_camera.shape[0]):
         camera = (world_to_camera[view], intrinsics[view], width, height)
@@ -65,7 +66,7 @@ def splat_reference(
             everything = project(
                 means, quats_wxyz, scales, opacities, sh, means2d_probe[view], *camera, antialias
             )
-            visible = _is_visible(everything, width, height)
+            visible = sound & _is_visible(everything, width, height)
             radii.append(torch.where(visible, everything.half_extents.amax(-1), 0.0))
             drawn = visible.nonzero().squeeze(-1)
             drawn = drawn[everything.depths[drawn].argsort(stable=True)]
@@ -162,9 +163,13 @@ def evaluate_sh(sh: Float[Tensor, "n k 3"], directions: Float[Tensor, "n 3"]) ->
     return (0.5 + (weights[:, :, None] * sh).sum(1)).clamp_min(0.0)
 
 
+def _rows_are_finite(*values: Float[Tensor, "n ..."]) -> Bool[Tensor, "n"]:
+    return torch.cat([value[:, None].flatten(1).isfinite() for value in values], -1).all(-1)
+
+
 def _is_visible(projected: ProjectedSplats, width: int, height: int) -> Bool[Tensor, "n"]:
     """Finite, in front of the near plane, opaque enough, and with a box that covers the centre of some pixel."""
-    finite = torch.stack([value.reshape(value.shape[0], -1).isfinite().all(-1) for value in projected]).all(0)
+    finite = _rows_are_finite(*projected)
     low = (projected.means2d - projected.half_extents - 0.5).ceil().clamp_min(0.0)
     size = torch.tensor([width, height], dtype=low.dtype, device=low.device)
     high = torch.minimum((projected.means2d + projected.half_extents - 0.5).floor(), size - 1.0)
@@ -184,7 +189,9 @@ def _blend(
         row = []
         for left in range(0, width, TILE):
             right, bottom = min(left + TILE, width), min(top + TILE, height)
-            touches = (high[:, 0] >= left) & (low[:, 0] <= right) & (high[:, 1] >= top) & (low[:, 1] <= bottom)
+            touches = (
+                (high[:, 0] >= left) & (low[:, 0] <= right) & (high[:, 1] >= top) & (low[:, 1] <= bottom)
+            )
             inside = touches.nonzero().squeeze(-1)
             ys = torch.arange(top, bottom, dtype=low.dtype, device=low.device) + 0.5
             xs = torch.arange(left, right, dtype=low.dtype, device=low.device) + 0.5

@@ -1,0 +1,28 @@
+// Loops over several threads, on a pool of our own so that torch's OpenMP is not started twice.
+#pragma once
+
+#include <stdint.h>
+
+#include "studio/entry.h"
+
+namespace studio {
+
+using ParallelTask = void (*)(void* context, int64_t index, int worker);
+
+// Runs task(context, i, worker) for 0 <= i < count on at most `threads` threads, worker < threads. Which worker
+// takes which index is left to chance, so a task must write to places of its index alone. Called from two threads
+// at once, one of them runs its loop by itself. The first exception of a task is thrown again here.
+void parallel_run(int threads, int64_t count, ParallelTask task, void* context);
+
+inline namespace STUDIO_ISA {
+
+// body(index, worker)
+template <class Body>
+void parallel_for(int threads, int64_t count, Body&& body) {
+  parallel_run(
+      threads, count,
+      [](void* context, int64_t index, int worker) { (*static_cast<Body*>(context))(index, worker); }, &body);
+}
+
+}  // namespace STUDIO_ISA
+}  // namespace studio

@@ -1,0 +1,2 @@
+#include "splatting/splatting.h"
+#include "studio/entry.h"

@@ -1,0 +1,211 @@
+"""What a recipe says of guidance: which method, at which noise levels, with which weights.
+
+Conventions: classifier-free guidance is ``null + cfg_scale (positive - null)``, so a paper that writes
+``positive + s (positive - null)`` is entered as ``cfg_scale = s + 1``. Noise levels are fractions of the prior's
+schedule, 0 clean and 1 pure noise.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from studio.recipes.ramps import STRICT, Fraction, Linear, Piecewise, Ramp
+
+Positive = Annotated[float, Field(strict=True, gt=0.0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(strict=True, ge=0.0, allow_inf_nan=False)]
+
+WeightName = Literal["sigma2", "uniform", "alpha", "fantasia3d", "sigma_over_alpha", "one_minus_sigma"]
+"""The weights of ``studio.guidance.weighting``, functions of the noise level."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class UniformTimes:
+    """Noise levels drawn evenly from a window that may move over the run."""
+
+    kind: Literal["uniform"] = "uniform"
+    t_min: Ramp = 0.02
+    """Lower end of the window, as a fraction of the schedule."""
+    t_max: Ramp = 0.98
+    """Upper end of the window, as a fraction of the schedule."""
+    shared: bool = False
+    """One level for the whole batch, as multi-view and video priors need, instead of one per image."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class SweepTimes:
+    """One noise level that moves from ``start`` to ``end`` over the run; nothing is drawn."""
+
+    kind: Literal["sweep"] = "sweep"
+    start: Fraction = 0.98
+    """The level at the first step, as a fraction of the schedule."""
+    end: Fraction = 0.3
+    """The level after the last step."""
+    shape: Literal["sqrt", "linear"] = "sqrt"
+    """How the level follows progress: its square root (HiFA), fast at first, or progress itself."""
+
+
+TimesConfig = Annotated[UniformTimes | SweepTimes, Field(discriminator="kind")]
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class RandomNoise:
+    """Fresh noise for each image and step."""
+
+    kind: Literal["random"] = "random"
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class FixedNoise:
+    """One noise image for all views and steps of a run."""
+
+    kind: Literal["fixed"] = "fixed"
+    seed: int = 0
+    """Which noise image."""
+
+
+NoiseConfig = Annotated[RandomNoise | FixedNoise, Field(discriminator="kind")]
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class ScoresConfig:
+    """How the prior is asked."""
+
+    perp_neg: NotNegative = 0.0
+    """Scale of Perp-Neg's repulsion from the wrong views; 0 turns it off, 1 is the paper's."""
+    terms_per_forward: Annotated[int, Field(strict=True, ge=1)] | None = None
+    """At most this many branches (prompt, null, ...) in one forward pass: less memory, more time."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class GradientConfig:
+    """What is done to the gradient before it reaches the scene. By default nothing."""
+
+    rescale_std: Fraction = 0.0
+    """Pull the guided x0's spread towards the unguided one's by this much (MVDream uses 0.5)."""
+    clamp: Ramp | None = None
+    """Bound on each element of the gradient on the prior's variable (debiased SDS: 2 rising to 8)."""
+    pixel_clip: Positive | None = None
+    """Bound on the gradient of each rendered pixel, its colour direction kept (PGC uses 0.1)."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class SdsConfig:
+    """Score distillation sampling (DreamFusion)."""
+
+    kind: Literal["sds"] = "sds"
+    cfg_scale: Ramp = 101.0
+    """Classifier-free guidance; DreamFusion's own notation says 100."""
+    times: TimesConfig = UniformTimes()
+    noise: NoiseConfig = RandomNoise()
+    weight: WeightName = "sigma2"
+    scores: ScoresConfig = ScoresConfig()
+    gradient: GradientConfig = GradientConfig()
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class SjcConfig:
+    """Score Jacobian chaining: SDS in variance-exploding form, where the noise may stay in the gradient."""
+
+    kind: Literal["sjc"] = "sjc"
+    cfg_scale: Ramp = 101.0
+    """Classifier-free guidance."""
+    variance_reduction: bool = True
+    """Subtract the noise that was added: the same mean, less variance."""
+    times: TimesConfig = UniformTimes()
+    noise: NoiseConfig = RandomNoise()
+    weight: WeightName = "uniform"
+    scores: ScoresConfig = ScoresConfig()
+    gradient: GradientConfig = GradientConfig()
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class CsdConfig:
+    """Classifier score distillation: any combination of the predictions, each coefficient on a ramp.
+
+    The default is the paper's first stage: away from the unconditional image at first, away from the negative
+    prompt later.
+    """
+
+    kind: Literal["csd"] = "csd"
+    positive: Ramp = 1.0
+    """Coefficient of the prompt's prediction."""
+    negative: Ramp = Linear(start=0.0, end=-1.0, end_at=0.5)
+    """Coefficient of the negative prompt's prediction."""
+    null: Ramp = Linear(start=-1.0, end=0.0, end_at=0.5)
+    """Coefficient of the unconditional prediction."""
+    noise_coefficient: Ramp = 0.0
+    """Coefficient of the noise that was added."""
+    negative_prompt: str = "oversaturated color, ugly, tiling, low quality, noisy"
+    times: TimesConfig = UniformTimes(t_max=Piecewise(points=((0.0, 0.98), (0.5, 0.98), (0.5, 0.5))))
+    noise: NoiseConfig = RandomNoise()
+    weight: WeightName = "uniform"
+    scores: ScoresConfig = ScoresConfig()
+    gradient: GradientConfig = GradientConfig()
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class NfsdConfig:
+    """Noise-free score distillation."""
+
+    kind: Literal["nfsd"] = "nfsd"
+    cfg_scale: Ramp = 7.5
+    """Classifier-free guidance; the method is made for nominal values."""
+    split_timestep: Annotated[float, Field(strict=True, ge=0.0, le=999.0)] = 200.0
+    """Stable Diffusion's timestep from which the negative prompt is subtracted; other schedules use the
+    level of the same signal-to-noise ratio."""
+    negative_prompt: str = (
+        "unrealistic, blurry, low quality, out of focus, ugly, low contrast, dull, dark, low-resolution, gloomy"
+    )
+    times: TimesConfig = UniformTimes()
+    noise: NoiseConfig = RandomNoise()
+    weight: WeightName = "sigma2"
+    scores: ScoresConfig = ScoresConfig()
+    gradient: GradientConfig = GradientConfig()
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class BridgeConfig:
+    """SDS-Bridge: SDS first, then from a description of what the scene looks like now to the prompt."""
+
+    kind: Literal["bridge"] = "bridge"
+    cfg_scale: Ramp = 101.0
+    """Guidance scale of both parts."""
+    source_suffix: str = (
+        ", oversaturated, smooth, pixelated, cartoon, foggy, hazy, blurry, bad structure, noisy, malformed"
+    )
+    """Added to the prompt to describe the scene as SDS leaves it."""
+    switch_at: Fraction = 0.5
+    """Progress at which the second part begins."""
+    times: TimesConfig = UniformTimes()
+    noise: NoiseConfig = RandomNoise()
+    weight: WeightName = "sigma2"
+    scores: ScoresConfig = ScoresConfig()
+    gradient: GradientConfig = GradientConfig()
+
+
+HifaWeightName = Literal["constant", "noise_match", "alpha_sigma", "alpha2_over_sigma"]
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class HifaConfig:
+    """HiFA: SDS written as a distance to the denoised image, along one falling noise level."""
+
+    kind: Literal["hifa"] = "hifa"
+    cfg_scale: Ramp = 101.0
+    """Classifier-free guidance."""
+    weight: HifaWeightName = "constant"
+    """The paper's weights of the distance: 0.05 times 1, alpha/sigma, alpha sigma, or alpha²/sigma."""
+    residual_clip: Positive | None = 200.0
+    """Bound on the distance of each element, in units of sigma."""
+    times: TimesConfig = SweepTimes()
+    noise: NoiseConfig = RandomNoise()
+    scores: ScoresConfig = ScoresConfig()
+    gradient: GradientConfig = GradientConfig()
+
+
+GuidanceConfig = Annotated[
+    SdsConfig | SjcConfig | CsdConfig | NfsdConfig | BridgeConfig | HifaConfig, Field(discriminator="kind")
+]

@@ -1,0 +1,48 @@
+# `make demo` and `make test` are the whole set-up. The other targets are for work on the studio itself.
+
+PYTHON ?= python3
+PROMPT ?= a teddy bear
+# A torch that $(PYTHON) already has (a CUDA build, say) is kept; otherwise this one is installed.
+TORCH ?= torch==2.13.0
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+.PHONY: demo test lint kernels bench clean
+
+demo: $(VENV)/installed
+	$(BIN)/studio generate "$(PROMPT)"
+
+test: $(VENV)/installed-dev
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+kernels: $(VENV)/installed
+	$(PIP) install --no-deps -c constraints.txt -e .
+
+bench: $(VENV)/installed-dev
+	for benchmark in benchmarks/*.py; do $(BIN)/python $$benchmark || exit 1; done
+
+clean:
+	rm -rf build dist $(VENV) .mypy_cache .pytest_cache .ruff_cache
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' \
+	  || { echo "Studio needs Python 3.10 to 3.13; name one: make PYTHON=python3.12 demo" >&2; exit 2; }
+	@echo "Making $(VENV) and installing the libraries into it (a few minutes, once)"
+	if $(PYTHON) -c 'import torch' 2>/dev/null; \
+	  then $(PYTHON) -m venv --system-site-packages $(VENV); \
+	  else $(PYTHON) -m venv $(VENV); fi
+	$(BIN)/python -c 'import torch' 2>/dev/null || $(PIP) install -c constraints.txt '$(TORCH)'
+
+$(VENV)/installed: $(BIN)/python pyproject.toml constraints.txt CMakeLists.txt
+	$(PIP) install -c constraints.txt -e .
+	touch $@
+
+$(VENV)/installed-dev: $(BIN)/python pyproject.toml constraints.txt CMakeLists.txt
+	$(PIP) install -c constraints.txt -e '.[dev]'
+	touch $(VENV)/installed $@

@@ -151,12 +151,39 @@ class Condition:
 
 
 @dataclass(frozen=True)
+class NegativePrompt:
+    """A text that guidance steers away from.
+
+    Attributes:
+        text: the prompt, or what is added to it.
+        extends_prompt: ``text`` is appended to the (view-dependent) prompt instead of standing alone.
+    """
+
+    text: str
+    extends_prompt: bool = False
+
+
+@dataclass(frozen=True)
+class Repulsion:
+    """The wrong views of each image, from which Perp-Neg steers away.
+
+    Attributes:
+        conditions: one branch a wrong view.
+        weights: how strongly each image avoids each of them; 0 or negative.
+    """
+
+    conditions: tuple[Condition, ...]
+    weights: Float[Tensor, "n b"]
+
+
+@dataclass(frozen=True)
 class Conditioning:
     """The named branches that guidance may ask a prior for. ``positive`` follows each image's view."""
 
     positive: Condition
     null: Condition
     negatives: tuple[Condition, ...] = ()
+    repulsion: Repulsion | None = None
 
 
 @dataclass(frozen=True)

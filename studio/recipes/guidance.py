@@ -1,8 +1,8 @@
 """What a recipe says of guidance: which method, at which noise levels, with which weights.
 
 Conventions: classifier-free guidance is ``null + cfg_scale (positive - null)``, so a paper that writes
-``positive + s (positive - null)`` is entered as ``cfg_scale = s + 1``. Noise levels are fractions of the prior's
-schedule, 0 clean and 1 pure noise.
+``positive + s (positive - null)`` is entered as ``cfg_scale = s + 1``. Noise levels are fractions of the
+prior's schedule, 0 clean and 1 pure noise.
 """
 
 from __future__ import annotations
@@ -157,7 +157,8 @@ class NfsdConfig:
     """Stable Diffusion's timestep from which the negative prompt is subtracted; other schedules use the
     level of the same signal-to-noise ratio."""
     negative_prompt: str = (
-        "unrealistic, blurry, low quality, out of focus, ugly, low contrast, dull, dark, low-resolution, gloomy"
+        "unrealistic, blurry, low quality, out of focus, ugly, low contrast, "
+        "dull, dark, low-resolution, gloomy"
     )
     times: TimesConfig = UniformTimes()
     noise: NoiseConfig = RandomNoise()

@@ -1,0 +1,100 @@
+"""The house keeps its walls: imports go down only, there are no circles, and importing costs little."""
+
+from __future__ import annotations
+
+import ast
+import graphlib
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import studio
+
+PACKAGE = Path(studio.__file__).parent
+
+GROUND = frozenset(
+    ("types", "errors", "interfaces", "randomness", "resources", "schedule", "cameras", "meshes", "ops", "recipes")
+)
+# What each area may import besides itself. Areas of one row do not see each other.
+MAY_IMPORT: dict[str, frozenset[str]] = {
+    "errors": frozenset(),
+    "types": frozenset(),
+    "randomness": frozenset(),
+    "resources": frozenset(["errors"]),
+    "ops": frozenset(["errors", "types"]),
+    "recipes": frozenset(["errors", "resources"]),
+    "schedule": frozenset(["errors", "types"]),
+    "interfaces": frozenset(["types", "schedule"]),
+    "cameras": frozenset(["types", "errors", "randomness", "recipes"]),
+    "meshes": frozenset(["types", "errors"]),
+    "scenes": GROUND,
+    "renderers": GROUND,
+    "guidance": GROUND,
+    "priors": GROUND | {"renderers"},
+    "export": GROUND | {"renderers", "scenes"},
+    "run": GROUND | {"scenes", "renderers", "guidance", "priors", "export", "evaluate"},
+    "evaluate": GROUND | {"scenes", "renderers", "guidance", "priors", "export", "run"},
+}
+ON_TOP = frozenset(["cli", "doctor", "__init__", "__main__"])
+
+HEAVY = (
+    "diffusers", "transformers", "trimesh", "xatlas", "skimage", "fast_simplification", "imageio", "gradio",
+    "gsplat", "matplotlib",
+)  # fmt: skip
+
+
+def module_name(path: Path) -> str:
+    parts = ("studio", *path.relative_to(PACKAGE).with_suffix("").parts)
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def area(module: str) -> str:
+    """The part of the house that a module belongs to: ``studio.priors.latent`` is in ``priors``."""
+    return module.split(".")[1] if "." in module else "__init__"
+
+
+MODULES = {module_name(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+
+
+def imports(module: str) -> Iterator[str]:
+    """The studio's modules that ``module`` imports, wherever in the file the statement stands."""
+    for node in ast.walk(ast.parse(MODULES[module].read_text())):
+        match node:
+            case ast.Import(names):
+                targets = [name.name for name in names]
+            case ast.ImportFrom(source, names, 0) if source is not None:
+                inner = [f"{source}.{name.name}" for name in names]
+                targets = [target if target in MODULES else source for target in inner]
+            case ast.ImportFrom():
+                pytest.fail(f"{module} has a relative import")
+            case _:
+                continue
+        yield from (target for target in targets if target in MODULES)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_go_down_only(module: str) -> None:
+    here = area(module)
+    if here in ON_TOP:
+        return
+    assert here in MAY_IMPORT, f"say in MAY_IMPORT what studio/{here} may import"
+    wrong = sorted(
+        target for target in imports(module) if area(target) != here and area(target) not in MAY_IMPORT[here]
+    )
+    assert not wrong, f"{module} must not import {wrong}"
+
+
+def test_there_are_no_circles() -> None:
+    graph = {module: set(imports(module)) - {module} for module in MODULES}
+    graphlib.TopologicalSorter(graph).prepare()
+
+
+def test_importing_is_light() -> None:
+    """A fresh interpreter imports every module and finds none of the heavy libraries loaded."""
+    script = f"import sys, {', '.join(MODULES)}\nprint(*(name for name in {HEAVY!r} if name in sys.modules))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == []

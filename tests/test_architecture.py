@@ -16,7 +16,7 @@ import studio
 PACKAGE = Path(studio.__file__).parent
 
 GROUND = frozenset(
-    ("types", "errors", "interfaces", "randomness", "resources", "schedule", "cameras", "meshes", "ops", "recipes")
+    "types errors interfaces randomness resources schedule cameras meshes prompts ops recipes".split()
 )
 # What each area may import besides itself. Areas of one row do not see each other.
 MAY_IMPORT: dict[str, frozenset[str]] = {

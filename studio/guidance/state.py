@@ -1,0 +1,78 @@
+"""What a guidance step knows: its noise levels, the noisy images, and names for the scores it may ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+
+from jaxtyping import Float
+from torch import Tensor
+
+from studio.schedule import NoiseSchedule
+
+Level = str
+"""The name of a noise level within a step. Most methods use one; others compare two or three."""
+
+MAIN: Level = "t"
+"""The level that every method has: the one its weight is a function of."""
+
+Levels = Mapping[Level, Float[Tensor, "b"]]
+"""Timesteps of a batch, by level."""
+
+
+class Branch(Enum):
+    """Which of the conditioning's branches a score belongs to."""
+
+    POSITIVE = "positive"
+    NULL = "null"
+    NEGATIVE = "negative"
+    REPULSION = "repulsion"
+
+
+@dataclass(frozen=True)
+class Term:
+    """The name of one noise prediction: a branch at a level.
+
+    Attributes:
+        branch: what the prior is told.
+        index: which of several negatives or repulsions.
+        level: where the noisy image lies.
+    """
+
+    branch: Branch
+    index: int = 0
+    level: Level = MAIN
+
+
+POSITIVE, NULL, NEGATIVE = Term(Branch.POSITIVE), Term(Branch.NULL), Term(Branch.NEGATIVE)
+
+
+@dataclass(frozen=True)
+class State:
+    """The images of a step at its noise levels.
+
+    Attributes:
+        schedule: the prior's.
+        clean: the rendered images as the prior sees them, detached.
+        levels: timesteps by name; ``MAIN`` among them.
+        noisy: the images at each level.
+        noise: the noise that a method may subtract: what was added to reach ``MAIN``.
+        scores: predictions that were made on the way (DDIM inversion), so nobody asks for them twice.
+    """
+
+    schedule: NoiseSchedule
+    clean: Float[Tensor, "b c h w"]
+    levels: Levels
+    noisy: Mapping[Level, Float[Tensor, "b c h w"]]
+    noise: Float[Tensor, "b c h w"]
+    scores: Mapping[Term, Float[Tensor, "b c h w"]] = field(default_factory=dict)
+
+    def alpha_sigma(self, level: Level = MAIN) -> tuple[Float[Tensor, "b 1 1 1"], Float[Tensor, "b 1 1 1"]]:
+        """Signal and noise coefficients at a level, in the images' precision."""
+        return self.schedule.alpha_sigma(self.levels[level], self.clean.dtype)
+
+    def noisier_than(self, log_snr: float, level: Level = MAIN) -> Float[Tensor, "b 1 1 1"]:
+        """1 for the images whose level lies below a log-SNR, 0 for the others."""
+        noisier = self.schedule.log_snr_at(self.levels[level]) < log_snr
+        return noisier.to(self.clean.dtype)[:, None, None, None]

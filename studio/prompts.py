@@ -1,0 +1,223 @@
+"""From a prompt and a view direction to the branches that guidance asks a prior for.
+
+A model that knows no cameras is told the direction in words ("a corgi, side view"). Azimuth 0 is the front.
+Each text is embedded once, when ``ViewPrompts`` is made; a step only gathers rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from studio.errors import StudioError
+from studio.interfaces import Prior
+from studio.types import Cameras, Condition, Conditioning, NegativePrompt, PromptEmbedding, Repulsion
+
+MAX_CHARACTERS = 1000
+OVERHEAD_ELEVATION_DEG = 60.0
+VIEW_THRESHOLD_DEG = 45.0
+
+
+class Direction(Enum):
+    """Where a camera stands, and the words for what it sees."""
+
+    FRONT = "front view"
+    SIDE = "side view"
+    BACK = "back view"
+    OVERHEAD = "overhead view"
+
+
+_DIRECTIONS = tuple(Direction)
+
+
+def direction_of(
+    azimuth_deg: float, elevation_deg: float, threshold_deg: float = VIEW_THRESHOLD_DEG
+) -> Direction:
+    """The direction of a camera; of those that apply, the last in the order side, front, back, overhead.
+
+    Args:
+        azimuth_deg: any angle; 0 is the front.
+        threshold_deg: half the width of the front and of the back.
+    """
+    from_front_deg = abs((azimuth_deg + 180.0) % 360.0 - 180.0)
+    if elevation_deg > OVERHEAD_ELEVATION_DEG:
+        return Direction.OVERHEAD
+    if from_front_deg > 180.0 - threshold_deg:
+        return Direction.BACK
+    if from_front_deg < threshold_deg:
+        return Direction.FRONT
+    return Direction.SIDE
+
+
+def clean_prompt(text: str) -> str:
+    """The prompt with its white space tidied.
+
+    Raises:
+        StudioError: it is empty, longer than ``MAX_CHARACTERS``, or holds characters that cannot be printed.
+    """
+    cleaned = " ".join(text.split())
+    if not cleaned:
+        raise StudioError("the prompt is empty; expected a few words, try 'a teddy bear'")
+    if len(cleaned) > MAX_CHARACTERS:
+        raise StudioError(
+            f"the prompt has {len(cleaned)} characters; expected at most {MAX_CHARACTERS}, try fewer words"
+        )
+    if not cleaned.isprintable():
+        strange = next(character for character in cleaned if not character.isprintable())
+        raise StudioError(
+            f"the prompt holds the unprintable character {strange!r}; expected plain text, try removing it"
+        )
+    return cleaned
+
+
+def view_prompt(prompt: str, direction: Direction) -> str:
+    """The prompt with the direction's words after it."""
+    return f"{prompt}, {direction.value}"
+
+
+class ViewPrompts:
+    """One prompt as a prior understands it from every side.
+
+    Args:
+        prior: embeds the texts, here and never again.
+        negatives: texts that the guidance needs; ``studio.guidance.methods.negative_prompts`` lists them.
+        null_prompt: the text of the unconditional branch; a negative prompt may take the place of none.
+        view_words: name each camera's direction in the prompt.
+        camera: hand the cameras to the prior, for one that knows them.
+        threshold_deg: half the width of what counts as front and as back.
+        perp_neg: also name the wrong views of each image, for guidance with ``perp_neg`` on. The prompt's
+            embedding then turns from view to view gradually. Needs ``view_words``.
+    """
+
+    def __init__(
+        self,
+        prior: Prior,
+        prompt: str,
+        *,
+        negatives: Sequence[NegativePrompt] = (),
+        null_prompt: str = "",
+        view_words: bool = True,
+        camera: bool = True,
+        threshold_deg: float = VIEW_THRESHOLD_DEG,
+        perp_neg: bool = False,
+    ) -> None:
+        if perp_neg and not view_words:
+            raise StudioError(
+                "perp_neg needs views in words; expected view_words = true, or turn perp_neg off"
+            )
+        prompt = clean_prompt(prompt)
+        self.texts = (
+            {direction: view_prompt(prompt, direction) for direction in _DIRECTIONS}
+            if view_words
+            else dict.fromkeys(_DIRECTIONS, prompt)
+        )
+        """The prompt of each direction."""
+        self._camera = camera
+        self._threshold_deg = threshold_deg
+        self._perp_neg = perp_neg
+        self._null = prior.encode_prompts([null_prompt])
+        self._views = prior.encode_prompts([self.texts[direction] for direction in _DIRECTIONS])
+        self._negatives = tuple(
+            prior.encode_prompts(
+                [
+                    self.texts[direction] + negative.text if negative.extends_prompt else negative.text
+                    for direction in _DIRECTIONS
+                ]
+            )
+            for negative in negatives
+        )
+
+    def __call__(self, cameras: Cameras, background: Float[Tensor, "b 3"] | None = None) -> Conditioning:
+        """The branches for a batch of cameras.
+
+        Args:
+            background: the colour behind each image, for priors that want to know it.
+        """
+
+        def condition(prompt: PromptEmbedding) -> Condition:
+            return Condition(prompt, cameras if self._camera else None, background)
+
+        directions = self._directions(cameras)
+        negatives = tuple(condition(_rows(negative, directions)) for negative in self._negatives)
+        null = condition(self._null)
+        if not self._perp_neg:
+            return Conditioning(condition(_rows(self._views, directions)), null, negatives)
+        views = repelled_views(cameras.azimuth_deg, cameras.elevation_deg)
+        wrong = tuple(condition(_rows(self._views, places)) for places in views.wrong)
+        positive = condition(_blend(self._views, views.blend))
+        return Conditioning(positive, null, negatives, Repulsion(wrong, views.weights))
+
+    def _directions(self, cameras: Cameras) -> Int[Tensor, "b"]:
+        angles = zip(cameras.azimuth_deg.tolist(), cameras.elevation_deg.tolist(), strict=True)
+        places = [_DIRECTIONS.index(direction_of(*pair, self._threshold_deg)) for pair in angles]
+        return torch.tensor(places, device=self._views.tokens.device)
+
+
+@dataclass(frozen=True)
+class RepelledViews:
+    """What Perp-Neg makes of each camera. Directions count as in ``Direction``: front, side, back, overhead.
+
+    Attributes:
+        blend: how much of each direction's embedding makes the positive one; rows sum to one.
+        wrong: two directions to avoid.
+        weights: minus the strength of the avoidance.
+    """
+
+    blend: Float[Tensor, "b 4"]
+    wrong: Int[Tensor, "2 b"]
+    weights: Float[Tensor, "2 b"]
+
+
+def repelled_views(azimuth_deg: Float[Tensor, "b"], elevation_deg: Float[Tensor, "b"]) -> RepelledViews:
+    """Perp-Neg's interpolation between views (arXiv:2304.04968), with threestudio's constants.
+
+    Between front and side the front and the side are avoided, each more the further the camera has left it;
+    between side and back, the side and the front. Seen from overhead nothing is avoided.
+    """
+    front, side, overhead = 0, 1, 3
+    from_front = ((azimuth_deg + 180.0) % 360.0 - 180.0).abs() / 90.0  # 0 front, 1 side, 2 back
+    is_frontal = from_front < 1.0
+    is_overhead = elevation_deg > OVERHEAD_ELEVATION_DEG
+    frontness = 1.0 - from_front
+    sideness = 2.0 - from_front
+
+    none = torch.zeros_like(from_front)
+    blend = torch.where(
+        is_frontal,
+        torch.stack([frontness, 1.0 - frontness, none, none]),
+        torch.stack([none, sideness, 1.0 - sideness, none]),
+    )
+    above = torch.nn.functional.one_hot(torch.tensor(overhead), 4).to(blend)[:, None]
+    frontal_wrong = torch.tensor([front, side], device=blend.device)[:, None]
+    rear_wrong = torch.tensor([side, front], device=blend.device)[:, None]
+    weights = torch.where(
+        is_frontal,
+        torch.stack([_decay(frontness, 4.0, 0.5, -2.426), _decay(1.0 - frontness, 4.0, 0.5, -2.426)]),
+        torch.stack([_decay(sideness, 1.0, 0.5, -0.606), _decay(sideness, 1.0, 0.5, 0.967)]),
+    )
+    return RepelledViews(
+        blend=torch.where(is_overhead, above, blend).T,
+        wrong=torch.where(is_frontal, frontal_wrong, rear_wrong),
+        weights=torch.where(is_overhead, 0.0, -weights),
+    )
+
+
+def _decay(ratio: Tensor, scale: float, rate: float, offset: float) -> Tensor:
+    return scale * torch.exp(-rate * ratio) + offset
+
+
+def _rows(embedding: PromptEmbedding, places: Int[Tensor, "b"]) -> PromptEmbedding:
+    places = places.to(embedding.tokens.device)
+    pooled = None if embedding.pooled is None else embedding.pooled[places]
+    return PromptEmbedding(embedding.tokens[places], pooled)
+
+
+def _blend(embedding: PromptEmbedding, weights: Float[Tensor, "b n"]) -> PromptEmbedding:
+    weights = weights.to(embedding.tokens)
+    pooled = None if embedding.pooled is None else weights @ embedding.pooled
+    return PromptEmbedding(torch.einsum("bn,nld->bld", weights, embedding.tokens), pooled)

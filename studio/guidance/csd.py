@@ -3,8 +3,8 @@
     g = w (a_positive positive + a_negative negative + a_null null + a_noise noise)
 
 with coefficients on ramps. Where they sum to zero nothing pulls towards natural images, only towards what
-tells the prompt from the rest, so the direction need not vanish anywhere: let the highest noise level fall over
-the run, and regularise.
+tells the prompt from the rest, so the direction need not vanish anywhere: let the highest noise level fall
+over the run, and regularise.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from studio.recipes.ramps import STRICT, Fraction, Linear, Piecewise, Ramp
 Positive = Annotated[float, Field(strict=True, gt=0.0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(strict=True, ge=0.0, allow_inf_nan=False)]
 
-WeightName = Literal["sigma2", "uniform", "alpha", "fantasia3d", "sigma_over_alpha", "one_minus_sigma"]
+WeightName = Literal["sigma2", "uniform", "alpha", "fantasia3d", "sigma_over_alpha", "inverse_alpha"]
 """The weights of ``studio.guidance.weighting``, functions of the noise level."""
 
 

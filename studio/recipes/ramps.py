@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Discriminator, Field, Tag, model_validator
 from pydantic.dataclasses import dataclass
-from typing_extensions import Self, assert_never
+from typing_extensions import assert_never
 
 STRICT = ConfigDict(extra="forbid")
 
@@ -42,7 +42,7 @@ class Linear:
     """Progress at which the change is over."""
 
     @model_validator(mode="after")
-    def _in_order(self) -> Self:
+    def _in_order(self) -> Linear:
         _refuse_reversed(self.start_at, self.end_at)
         return self
 
@@ -62,7 +62,7 @@ class Cosine:
     """Progress at which the change is over."""
 
     @model_validator(mode="after")
-    def _in_order(self) -> Self:
+    def _in_order(self) -> Cosine:
         _refuse_reversed(self.start_at, self.end_at)
         return self
 
@@ -79,7 +79,7 @@ class Piecewise:
     """(progress, value) pairs in order of progress."""
 
     @model_validator(mode="after")
-    def _in_order(self) -> Self:
+    def _in_order(self) -> Piecewise:
         moments = [progress for progress, _ in self.points]
         if moments != sorted(moments):
             raise ValueError(f"points must be in order of progress, got {moments}")
@@ -120,7 +120,9 @@ def value_at(ramp: Ramp, progress: float) -> float:
 def _elapsed(ramp: Linear | Cosine, progress: float) -> float:
     if progress >= ramp.end_at:
         return 1.0
-    return max(0.0, (progress - ramp.start_at) / (ramp.end_at - ramp.start_at))
+    if progress <= ramp.start_at:
+        return 0.0
+    return (progress - ramp.start_at) / (ramp.end_at - ramp.start_at)
 
 
 def _through(points: tuple[tuple[float, float], ...], progress: float) -> float:

@@ -1,0 +1,350 @@
+// A z-buffer over bands of rows. Each band looks through the screen bounds of all faces, in their order, so that the
+// picture does not depend on the number of threads; it keeps the nearest face of each sample and shades afterwards,
+// once a sample.
+#include "rasterize/rasterize.h"
+
+#include <cmath>
+#include <cstdint>
+
+#include "studio/buffer.h"
+#include "studio/entry.h"
+#include "studio/math/triangle.h"
+#include "studio/parallel.h"
+#include "studio/scalar.h"
+
+STUDIO_NAMESPACE_BEGIN
+namespace {
+
+using Vector = Vec3<float>;
+using Triangle = ScreenTriangle<float>;
+
+constexpr int kBandRows = 32;     // of pixels
+constexpr int kChunk = 4096;      // faces or vertices in one task
+constexpr float kMarginPx = 1e-2f;  // more than rounding can move a corner
+constexpr float kAboveZero = 1.17549435e-38f;
+
+// The samples that a face may cover: columns x0 <= x <= x1 and rows y0 <= y <= y1. Empty has y0 > y1.
+struct Bounds {
+  int16_t x0, y0, x1, y1;
+};
+constexpr Bounds kEmpty{0, INT16_MAX, -1, -1};
+
+inline Vector vector_at(const float* values, int64_t index) {
+  return {values[3 * index], values[3 * index + 1], values[3 * index + 2]};
+}
+
+
+struct Rectangle {
+  float x0 = INFINITY, y0 = INFINITY, x1 = -INFINITY, y1 = -INFINITY;
+
+  void add(Vector u) {
+    const float inverse = 1 / u.z, x = u.x * inverse, y = u.y * inverse;
+    x0 = min(x, x0), x1 = max(x, x1);
+    y0 = min(y, y0), y1 = max(y, y1);
+  }
+};
+
+// Bounds of the part of a triangle that lies beyond the near plane.
+Bounds bounds(const Vector u[3], float near_depth, int columns, int rows) {
+  if (!(u[0].z * 0 + u[1].z * 0 + u[2].z * 0 == 0)) return kEmpty;
+  const bool seen[3] = {u[0].z > near_depth, u[1].z > near_depth, u[2].z > near_depth};
+  if (!seen[0] && !seen[1] && !seen[2]) return kEmpty;
+  Rectangle box;
+  for (int i = 0; i < 3; ++i) {
+    const Vector a = u[i], b = u[(i + 1) % 3];
+    if (seen[i]) box.add(a);
+    if (seen[i] != seen[(i + 1) % 3]) {
+      const float t = (near_depth - a.z) / (b.z - a.z);
+      box.add({a.x + t * (b.x - a.x), a.y + t * (b.y - a.y), near_depth});
+    }
+  }
+  // Sample i lies at i + 0.5. Clamped before rounding, for numbers that no integer holds.
+  const float x0 = std::ceil(max(box.x0 - 0.5f - kMarginPx, 0.f)), y0 = std::ceil(max(box.y0 - 0.5f - kMarginPx, 0.f));
+  const float x1 = std::floor(min(box.x1 - 0.5f + kMarginPx, static_cast<float>(columns - 1)));
+  const float y1 = std::floor(min(box.y1 - 0.5f + kMarginPx, static_cast<float>(rows - 1)));
+  if (!(x0 <= x1 && y0 <= y1)) return kEmpty;
+  return {static_cast<int16_t>(x0), static_cast<int16_t>(y0), static_cast<int16_t>(x1), static_cast<int16_t>(y1)};
+}
+
+struct Texel {
+  float r, g, b, a;
+};
+
+// Bilinear lookup with repeat. Colours weigh by alpha, so that what is cut out leaves no fringe.
+Texel bilinear(const StudioRasterize& in, int64_t level, float u, float v) {
+  const int64_t offset = in.levels[3 * level], height = in.levels[3 * level + 1], width = in.levels[3 * level + 2];
+  u -= std::floor(u);
+  v = 1 - (v - std::floor(v));
+  if (!(u >= 0 && u <= 1 && v >= 0 && v <= 1)) u = v = 0;
+  const float x = u * static_cast<float>(width) - 0.5f, y = v * static_cast<float>(height) - 0.5f;
+  const float left = std::floor(x), top = std::floor(y), s = x - left, t = y - top;
+  int64_t column[2] = {static_cast<int64_t>(left), static_cast<int64_t>(left) + 1};
+  int64_t row[2] = {static_cast<int64_t>(top), static_cast<int64_t>(top) + 1};
+  for (int i = 0; i < 2; ++i) {
+    column[i] = column[i] < 0 ? width - 1 : column[i] >= width ? column[i] - width : column[i];
+    row[i] = row[i] < 0 ? height - 1 : row[i] >= height ? row[i] - height : row[i];
+  }
+  constexpr float kAlphaFloor = 1e-2f;  // of 255: where all is transparent, colours weigh alike
+  Texel sum{0, 0, 0, 0};
+  float total = 0;
+  for (int i = 0; i < 4; ++i) {
+    const float weight = (i & 1 ? s : 1 - s) * (i & 2 ? t : 1 - t);
+    const uint8_t* texel = in.texels + 4 * (offset + row[i >> 1] * width + column[i & 1]);
+    const float weighted = weight * (texel[3] + kAlphaFloor);
+    sum.r += weighted * texel[0], sum.g += weighted * texel[1], sum.b += weighted * texel[2];
+    sum.a += weight * texel[3];
+    total += weighted;
+  }
+  const float scale = 1 / (255 * total);
+  return {sum.r * scale, sum.g * scale, sum.b * scale, sum.a * (1 / 255.f)};
+}
+
+// One face of one camera, ready to be looked up at samples.
+struct Face {
+  Triangle triangle;
+  bool drawn;
+
+  Face(const StudioRasterize& in, const Vector* projected, int64_t face) {
+    Vector u[3];
+    for (int i = 0; i < 3; ++i) u[i] = projected[in.faces[3 * face + i]];
+    drawn = set_up(u, kAboveZero, triangle);
+  }
+};
+
+bool is_cut_out(const StudioRasterize& in, const Triangle& triangle, int64_t face, float x, float y) {
+  float b[3], scale;
+  barycentrics(triangle, x, y, b, scale);
+  const float* uv = in.uvs + 6 * face;
+  const int64_t level = in.first_level[in.face_materials[face]];
+  return bilinear(in, level, b[0] * uv[0] + b[1] * uv[2] + b[2] * uv[4], b[0] * uv[1] + b[1] * uv[3] + b[2] * uv[5])
+             .a < 0.5f;
+}
+
+// What the shading of one face shares among its samples.
+class Shader {
+ public:
+  explicit Shader(const StudioRasterize& in) : in_(in) {}
+
+  void turn_to(const Vector* projected, int32_t face) {
+    if (face == face_) return;
+    face_ = face;
+    triangle_ = Face(in_, projected, face).triangle;
+    for (int i = 0; i < 3; ++i) corners_[i] = in_.faces[3 * face + i];
+    const Vector p0 = vector_at(in_.vertices, corners_[0]);
+    const Vector normal =
+        cross(vector_at(in_.vertices, corners_[1]) - p0, vector_at(in_.vertices, corners_[2]) - p0);
+    flat_normal_ = (triangle_.faces_camera ? 1 : -1) / sqrt(dot(normal, normal)) * normal;
+    material_ = in_.face_materials[face];
+    first_level_ = in_.first_level[material_];
+    level_count_ = in_.first_level[material_ + 1] - first_level_;
+    flat_light_ = light(flat_normal_);
+  }
+
+  // Adds rgb, z and normal at the sample's position to seven sums that lie `stride` apart.
+  void add(float x, float y, float* sums, int64_t stride) const {
+    float b[3], scale;
+    barycentrics(triangle_, x, y, b, scale);
+    const float* base = in_.base_colors + 4 * material_;
+    float color[3] = {base[0], base[1], base[2]};
+    if (level_count_ > 0) {
+      const Texel texel = texture(b, scale);
+      color[0] *= texel.r, color[1] *= texel.g, color[2] *= texel.b;
+    }
+    if (in_.vertex_colors != nullptr) {
+      const Vector tint = mixed(in_.vertex_colors, b);
+      color[0] *= tint.x, color[1] *= tint.y, color[2] *= tint.z;
+    }
+    Vector normal = flat_normal_;
+    float shade = flat_light_;
+    if (in_.vertex_normals != nullptr) {
+      normal = smooth_normal(b);
+      shade = light(normal);
+    }
+    for (int c = 0; c < 3; ++c) sums[c * stride] += min(color[c] * shade, 1.f);
+    sums[3 * stride] += 1 / on_screen(triangle_.inverse_depth, x, y);
+    sums[4 * stride] += normal.x;
+    sums[5 * stride] += normal.y;
+    sums[6 * stride] += normal.z;
+  }
+
+ private:
+  Vector mixed(const float* values, const float b[3]) const {
+    const Vector v0 = vector_at(values, corners_[0]), v1 = vector_at(values, corners_[1]),
+                 v2 = vector_at(values, corners_[2]);
+    return {b[0] * v0.x + b[1] * v1.x + b[2] * v2.x, b[0] * v0.y + b[1] * v1.y + b[2] * v2.y,
+            b[0] * v0.z + b[1] * v1.z + b[2] * v2.z};
+  }
+
+  Vector smooth_normal(const float b[3]) const {
+    const Vector normal = mixed(in_.vertex_normals, b);
+    const float length = sqrt(dot(normal, normal));
+    if (!(length > 1e-12f)) return flat_normal_;
+    return (dot(normal, flat_normal_) < 0 ? -1 : 1) / length * normal;
+  }
+
+  float light(Vector normal) const {
+    float sum = in_.ambient + in_.hemisphere * 0.5f * (1 + normal.y);
+    for (int i = 0; i < in_.light_count; ++i) sum += max(dot(normal, vector_at(in_.lights, i)), 0.f);
+    return sum;
+  }
+
+  // Trilinear: the level where one sample spans about one texel along its longer side.
+  Texel texture(const float b[3], float scale) const {
+    const float* uv = in_.uvs + 6 * static_cast<int64_t>(face_);
+    const float u = b[0] * uv[0] + b[1] * uv[2] + b[2] * uv[4], v = b[0] * uv[1] + b[1] * uv[3] + b[2] * uv[5];
+    float u_x = 0, u_y = 0, v_x = 0, v_y = 0;
+    for (int i = 0; i < 3; ++i) {
+      const Vector e = triangle_.edges[i];
+      u_x += e.x * (uv[2 * i] - u), u_y += e.y * (uv[2 * i] - u);
+      v_x += e.x * (uv[2 * i + 1] - v), v_y += e.y * (uv[2 * i + 1] - v);
+    }
+    const float height = static_cast<float>(in_.levels[3 * first_level_ + 1]) * scale;
+    const float width = static_cast<float>(in_.levels[3 * first_level_ + 2]) * scale;
+    u_x *= width, u_y *= width, v_x *= height, v_y *= height;
+    const float squared = max(u_x * u_x + v_x * v_x, u_y * u_y + v_y * v_y);
+    if (!(squared > 1) || level_count_ == 1) return bilinear(in_, first_level_, u, v);
+    const float level = min(0.5f * log2(squared), static_cast<float>(level_count_ - 1));
+    const int below = static_cast<int>(level), above = below + 1 < level_count_ ? below + 1 : below;
+    const float t = level - static_cast<float>(below);
+    const Texel fine = bilinear(in_, first_level_ + below, u, v), coarse = bilinear(in_, first_level_ + above, u, v);
+    return {fine.r + t * (coarse.r - fine.r), fine.g + t * (coarse.g - fine.g), fine.b + t * (coarse.b - fine.b),
+            fine.a + t * (coarse.a - fine.a)};
+  }
+
+  const StudioRasterize& in_;
+  Triangle triangle_{};
+  Vector flat_normal_{};
+  int64_t corners_[3] = {0, 0, 0};
+  int32_t face_ = -1, material_ = 0, first_level_ = 0, level_count_ = 0;
+  float flat_light_ = 0;
+};
+
+// Rows y0 to y1 - 1 of samples of one camera.
+struct Band {
+  int y0, y1, columns;
+  float* inverse_depth;  // the nearest face's 1 / z, 0 where there is none
+  int32_t* nearest;      // that face, or -1
+};
+
+void draw(const StudioRasterize& in, const Vector* projected, int64_t face, Bounds box, const Band& band) {
+  const Face set(in, projected, face);
+  if (!set.drawn) return;
+  const Triangle& t = set.triangle;
+  const float nearest = 1 / in.near_depth;
+  const bool test_alpha = in.cut_out[in.face_materials[face]] != 0;
+  const int y0 = box.y0 > band.y0 ? box.y0 : band.y0, y1 = box.y1 < band.y1 - 1 ? box.y1 : band.y1 - 1;
+  const int x0 = box.x0, x1 = box.x1;
+  for (int row = y0; row <= y1; ++row) {
+    const float y = static_cast<float>(row) + 0.5f;
+    float* __restrict inverse_depth = band.inverse_depth + static_cast<int64_t>(row - band.y0) * band.columns;
+    int32_t* __restrict id = band.nearest + static_cast<int64_t>(row - band.y0) * band.columns;
+    if (test_alpha) {
+      for (int column = x0; column <= x1; ++column) {
+        const float x = static_cast<float>(column) + 0.5f, w = on_screen(t.inverse_depth, x, y);
+        if (!covers(t, x, y) || !(w > inverse_depth[column] && w <= nearest)) continue;
+        if (is_cut_out(in, t, face, x, y)) continue;
+        inverse_depth[column] = w;
+        id[column] = static_cast<int32_t>(face);
+      }
+    } else {
+      for (int column = x0; column <= x1; ++column) {
+        const float x = static_cast<float>(column) + 0.5f, w = on_screen(t.inverse_depth, x, y);
+        const bool wins = (on_screen(t.edges[0], x, y) >= t.least[0]) & (on_screen(t.edges[1], x, y) >= t.least[1]) &
+                          (on_screen(t.edges[2], x, y) >= t.least[2]) & (w > inverse_depth[column]) & (w <= nearest);
+        inverse_depth[column] = wins ? w : inverse_depth[column];
+        id[column] = wins ? static_cast<int32_t>(face) : id[column];
+      }
+    }
+  }
+}
+
+void shade(const StudioRasterize& in, const Vector* projected, int camera, const Band& band) {
+  const int k = in.supersample;
+  const int64_t width = in.width, area = width * in.height;
+  const Buffer<float> buffer(8 * width);
+  float* sums = buffer.data();
+  Shader shader(in);
+  const float share = 1.f / static_cast<float>(k * k);
+  for (int64_t pixel_row = band.y0 / k; pixel_row < band.y1 / k; ++pixel_row) {
+    for (int64_t i = 0; i < 8 * width; ++i) sums[i] = 0;
+    for (int64_t row = pixel_row * k; row < (pixel_row + 1) * k; ++row) {
+      const int32_t* nearest = band.nearest + (row - band.y0) * band.columns;
+      for (int64_t pixel = 0, column = 0; pixel < width; ++pixel) {
+        for (const int64_t end = column + k; column < end; ++column) {
+          if (nearest[column] < 0) continue;
+          shader.turn_to(projected, nearest[column]);
+          shader.add(static_cast<float>(column) + 0.5f, static_cast<float>(row) + 0.5f, sums + pixel, width);
+          sums[7 * width + pixel] += 1;
+        }
+      }
+    }
+    const int64_t start = pixel_row * width;
+    const float* background = in.background + 3 * camera;
+    for (int64_t pixel = 0; pixel < width; ++pixel) {
+      const float alpha = sums[7 * width + pixel] * share;
+      in.alpha[camera * area + start + pixel] = alpha;
+      in.depth[camera * area + start + pixel] = sums[3 * width + pixel] * share;
+      for (int c = 0; c < 3; ++c) {
+        const int64_t at = (3 * camera + c) * area + start + pixel;
+        in.rgb[at] = sums[c * width + pixel] * share + (1 - alpha) * background[c];
+        in.normal[at] = sums[(4 + c) * width + pixel] * share;
+      }
+    }
+  }
+}
+
+}  // namespace
+
+void rasterize(const StudioRasterize& in) {
+  const int k = in.supersample, columns = in.width * k, rows = in.height * k;
+  const int64_t cameras = in.camera_count, vertices = in.vertex_count, faces = in.face_count;
+  const Buffer<Vector> projected(cameras * vertices);
+  const Buffer<Bounds> boxes(cameras * faces);
+
+  const int64_t vertex_chunks = (vertices + kChunk - 1) / kChunk;
+  parallel_for(in.threads, cameras * vertex_chunks, [&](int64_t task, int) {
+    const int64_t camera = task / vertex_chunks, begin = task % vertex_chunks * kChunk;
+    const int64_t end = begin + kChunk < vertices ? begin + kChunk : vertices;
+    const float* m = in.world_to_pixels + 12 * camera;
+    const float scale = static_cast<float>(k);  // from pixels to samples
+    for (int64_t i = begin; i < end; ++i) {
+      const Vector p = vector_at(in.vertices, i);
+      projected[camera * vertices + i] = {scale * (m[0] * p.x + m[1] * p.y + m[2] * p.z + m[3]),
+                                                scale * (m[4] * p.x + m[5] * p.y + m[6] * p.z + m[7]),
+                                                m[8] * p.x + m[9] * p.y + m[10] * p.z + m[11]};
+    }
+  });
+
+  const int64_t face_chunks = (faces + kChunk - 1) / kChunk;
+  parallel_for(in.threads, cameras * face_chunks, [&](int64_t task, int) {
+    const int64_t camera = task / face_chunks, begin = task % face_chunks * kChunk;
+    const int64_t end = begin + kChunk < faces ? begin + kChunk : faces;
+    const Vector* seen = projected.data() + camera * vertices;
+    for (int64_t face = begin; face < end; ++face) {
+      const Vector u[3] = {seen[in.faces[3 * face]], seen[in.faces[3 * face + 1]], seen[in.faces[3 * face + 2]]};
+      const bool hidden = in.base_colors[4 * in.face_materials[face] + 3] < in.min_opacity;
+      boxes[camera * faces + face] = hidden ? kEmpty : bounds(u, in.near_depth, columns, rows);
+    }
+  });
+
+  const int64_t bands = (in.height + kBandRows - 1) / kBandRows;
+  parallel_for(in.threads, cameras * bands, [&](int64_t task, int) {
+    const int camera = static_cast<int>(task / bands), first = static_cast<int>(task % bands) * kBandRows * k;
+    const int last = first + kBandRows * k < rows ? first + kBandRows * k : rows;
+    const int64_t samples = static_cast<int64_t>(last - first) * columns;
+    const Buffer<float> inverse_depth(samples);
+    const Buffer<int32_t> nearest(samples);
+    for (int64_t i = 0; i < samples; ++i) inverse_depth[i] = 0, nearest[i] = -1;
+    const Band band{first, last, columns, inverse_depth.data(), nearest.data()};
+    const Vector* seen = projected.data() + camera * vertices;
+    const Bounds* box = boxes.data() + camera * faces;
+    for (int64_t face = 0; face < faces; ++face) {
+      if (box[face].y0 < last && box[face].y1 >= first) draw(in, seen, face, box[face], band);
+    }
+    shade(in, seen, camera, band);
+  });
+}
+
+STUDIO_NAMESPACE_END
+
+STUDIO_ENTRY(studio_rasterize, rasterize, StudioRasterize)

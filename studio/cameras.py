@@ -7,11 +7,15 @@ degrees, so that ball fills about four fifths of the picture.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from typing_extensions import assert_never
 
+from studio.recipes.config import CamerasConfig, FixedSetConfig, MultiViewConfig, OrbitConfig
+from studio.recipes.ramps import value_at
 from studio.types import Cameras
 
 RADIUS = 2.0
@@ -94,3 +98,90 @@ def fibonacci_sphere(
     golden_angle_deg = 180.0 * (3.0 - math.sqrt(5.0))
     azimuth = (torch.arange(count, dtype=torch.float32) + offset) * golden_angle_deg % 360.0
     return orbit(azimuth, elevation, width, height)
+
+
+@dataclass(frozen=True)
+class FixedSet:
+    """Draws views of a step from a fixed set, none twice. Implements ``CameraSampler``.
+
+    Attributes:
+        cameras: the set.
+        views_per_step: how many are drawn.
+    """
+
+    cameras: Cameras
+    views_per_step: int
+
+    def __call__(self, progress: float, rng: torch.Generator) -> Cameras:
+        """Some of the set's cameras."""
+        drawn = torch.randperm(len(self.cameras), generator=rng, device=rng.device)[: self.views_per_step]
+        return self.cameras[drawn.cpu()]
+
+
+@dataclass(frozen=True)
+class Orbit:
+    """Draws every view anew. Implements ``CameraSampler``.
+
+    Attributes:
+        config: the ranges.
+        size: width and height of the pictures in pixels.
+    """
+
+    config: OrbitConfig
+    size: int
+
+    def __call__(self, progress: float, rng: torch.Generator) -> Cameras:
+        """Views whose azimuths share out the range: each is drawn within its own sector."""
+        config, count = self.config, self.config.views_per_step
+        half_width = value_at(config.azimuth_deg, progress)
+        sector = (torch.arange(count) + torch.rand(count, generator=rng)) / count
+        # The circle has no first view: turn it, so that no sector's edge is favoured.
+        turn = torch.rand((), generator=rng) if half_width >= 180.0 else torch.zeros(())
+        return orbit(
+            (half_width * (2 * (sector + turn) - 1)) % 360.0,
+            _between(config.elevation_deg, count, rng),
+            self.size,
+            self.size,
+            radius=_between(config.radius, count, rng),
+            field_of_view_deg=_between(config.field_of_view_deg, count, rng),
+        )
+
+
+@dataclass(frozen=True)
+class MultiView:
+    """Draws sets of views at one elevation, evenly spaced around the asset. Implements ``CameraSampler``.
+
+    Attributes:
+        config: the ranges.
+        size: width and height of the pictures in pixels.
+    """
+
+    config: MultiViewConfig
+    size: int
+
+    def __call__(self, progress: float, rng: torch.Generator) -> Cameras:
+        """The sets one after the other; the views of each in the order of their azimuth."""
+        config = self.config
+        first = 360.0 * torch.rand(config.sets_per_step, 1, generator=rng)
+        azimuth = (first + torch.arange(config.views) * (360.0 / config.views)) % 360.0
+        elevation = _between(config.elevation_deg, config.sets_per_step, rng)
+        return orbit(azimuth.flatten(), elevation.repeat_interleave(config.views), self.size, self.size)
+
+
+def build_cameras(config: CamerasConfig, size: int) -> FixedSet | Orbit | MultiView:
+    """The sampler that a recipe describes, for square pictures of ``size`` pixels."""
+    match config:
+        case FixedSetConfig():
+            cameras = fibonacci_sphere(config.count, size, size, config.elevation_deg)
+            return FixedSet(cameras, config.views_per_step)
+        case OrbitConfig():
+            return Orbit(config, size)
+        case MultiViewConfig():
+            return MultiView(config, size)
+        case _:
+            assert_never(config)
+
+
+def _between(interval: tuple[float, float], count: int, rng: torch.Generator) -> Float[Tensor, "n"]:
+    low, high = interval
+    return low + (high - low) * torch.rand(count, generator=rng)

@@ -172,6 +172,8 @@ class DensifyConfig:
     """Splats fainter than this are removed."""
     prune_scale: Positive = 0.25
     """Splats larger than this, in world units, are removed."""
+    prune_radius: Positive = 0.5
+    """Splats whose radius on the screen exceeds this share of the picture's width are removed."""
     reset_every: Annotated[int, Field(ge=0)] = 0
     """Steps between two resets of all opacities to ``reset_opacity``; 0 for never."""
     reset_opacity: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.05

@@ -2,7 +2,8 @@
 
 A file may begin with ``base = "other"``, the name of a preset or a path relative to the file. It then holds
 only the lines that differ. Tables merge key by key, lists of tables element by element, and a table of
-another ``kind`` takes the place of the old one whole. An override such as ``stages.0.steps=400`` is one such line.
+another ``kind`` takes the place of the old one whole. An override such as ``stages.0.steps=400`` is one such
+line.
 """
 
 from __future__ import annotations

@@ -1,0 +1,151 @@
+"""A cloud of 3D Gaussians as an optimiser sees it.
+
+Stored are numbers that may take any value; ``at`` turns them into splats: scales through ``exp``, opacities
+through the sigmoid, rotations as they are (the renderer normalises quaternions).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from studio.errors import StudioError
+from studio.interfaces import ParameterGroup
+from studio.recipes.config import GaussiansConfig
+from studio.types import Splats
+
+SH_C0 = 0.28209479177387814
+"""The constant spherical harmonic, 1 / (2 sqrt(pi))."""
+
+
+@dataclass(frozen=True)
+class GaussianTensors:
+    """The optimised numbers of ``n`` Gaussians. Row i of each tensor is splat i.
+
+    Attributes:
+        means: centres in the world.
+        log_scales: natural logarithms of the standard deviations.
+        quats_wxyz: rotations of any length.
+        opacity_logits: opacities before the sigmoid.
+        sh_dc: the first spherical-harmonic colour coefficient; see ``Splats.sh``.
+        sh_rest: the others, k - 1 of them.
+    """
+
+    means: Float[Tensor, "n 3"]
+    log_scales: Float[Tensor, "n 3"]
+    quats_wxyz: Float[Tensor, "n 4"]
+    opacity_logits: Float[Tensor, "n"]
+    sh_dc: Float[Tensor, "n 1 3"]
+    sh_rest: Float[Tensor, "n r 3"]
+
+    def named(self) -> dict[str, Tensor]:
+        """The tensors by name, in a fixed order."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    def rows(self, index: Tensor) -> GaussianTensors:
+        """The splats at an index or a mask, as new tensors."""
+        return GaussianTensors(**{name: tensor.detach()[index] for name, tensor in self.named().items()})
+
+    def __len__(self) -> int:
+        return self.means.shape[0]
+
+
+class Gaussians:
+    """The scene: implements ``Scene[Splats]``.
+
+    Args:
+        tensors: where it starts; they are copied.
+        config: learning rates.
+    """
+
+    def __init__(self, tensors: GaussianTensors, config: GaussiansConfig) -> None:
+        self.config = config
+        self.tensors = _as_parameters(tensors)
+
+    def __len__(self) -> int:
+        return len(self.tensors)
+
+    @property
+    def opacities(self) -> Float[Tensor, "n"]:
+        """Opacities in 0-1."""
+        return self.tensors.opacity_logits.sigmoid()
+
+    @property
+    def scales(self) -> Float[Tensor, "n 3"]:
+        """Standard deviations in world units."""
+        return self.tensors.log_scales.exp()
+
+    def at(self, time: Float[Tensor, ""] | None = None) -> Splats:
+        """The splats; they do not move with time."""
+        tensors = self.tensors
+        return Splats(
+            means=tensors.means,
+            quats_wxyz=tensors.quats_wxyz,
+            scales=self.scales,
+            opacities=self.opacities,
+            sh=torch.cat([tensors.sh_dc, tensors.sh_rest], dim=1)
+            if tensors.sh_rest.numel()
+            else tensors.sh_dc,
+        )
+
+    def parameter_groups(self) -> tuple[ParameterGroup, ...]:
+        """One group a tensor, in the order of ``GaussianTensors``."""
+        config = self.config
+        rates = {
+            "means": config.means_rate,
+            "log_scales": config.scales_rate,
+            "quats_wxyz": config.quats_rate,
+            "opacity_logits": config.opacities_rate,
+            "sh_dc": config.colors_rate,
+            "sh_rest": config.colors_rate / 20,
+        }
+        return tuple(
+            ParameterGroup(name, tensor, rates[name])
+            for name, tensor in self.tensors.named().items()
+            if isinstance(tensor, torch.nn.Parameter)
+        )
+
+    def replace(self, tensors: GaussianTensors) -> None:
+        """Take other splats in the place of the present ones."""
+        self.tensors = _as_parameters(tensors)
+
+    def state(self) -> dict[str, Tensor]:
+        """The tensors by name, detached: all that ``from_state`` needs."""
+        return {name: tensor.detach() for name, tensor in self.tensors.named().items()}
+
+    @staticmethod
+    def from_state(state: Mapping[str, Tensor], config: GaussiansConfig) -> Gaussians:
+        """The scene that ``state`` was taken of.
+
+        Raises:
+            StudioError: tensors are missing or their lengths differ.
+        """
+        names = [field.name for field in fields(GaussianTensors)]
+        missing = [name for name in names if name not in state]
+        if missing:
+            raise StudioError(
+                f"The saved scene lacks {', '.join(missing)}; it is damaged or of another kind."
+            )
+        lengths = {len(state[name]) for name in names}
+        if len(lengths) != 1:
+            raise StudioError(f"The saved scene's tensors have different lengths {sorted(lengths)}.")
+        return Gaussians(GaussianTensors(**{name: state[name] for name in names}), config)
+
+
+def _as_parameters(tensors: GaussianTensors) -> GaussianTensors:
+    copies = {name: torch.nn.Parameter(tensor.detach().clone()) for name, tensor in tensors.named().items()}
+    return GaussianTensors(**copies)
+
+
+def rest_coefficients(sh_degree: int) -> int:
+    """How many spherical-harmonic coefficients follow the first."""
+    return (sh_degree + 1) ** 2 - 1
+
+
+def color_to_sh(rgb: Float[Tensor, "n 3"]) -> Float[Tensor, "n 1 3"]:
+    """The coefficient that shows ``rgb`` from all sides."""
+    return ((rgb - 0.5) / SH_C0)[:, None]

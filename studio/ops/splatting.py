@@ -1,14 +1,22 @@
-"""Splatting of 3D Gaussians: a batch of cameras at once, forward and backward."""
+"""Splatting of 3D Gaussians: a batch of cameras at once, forward and backward.
+
+The kernels are in ``kernels/splatting``; ``splatting_reference.py`` is the same in plain torch.
+"""
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+import ctypes
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from studio.ops import splatting_reference
+from studio.errors import StudioError
+from studio.ops import library
+from studio.ops.splatting_reference import splat_reference
+
+SH_TERMS = (1, 4, 9, 16)
 
 
 class SplatImages(NamedTuple):
@@ -35,12 +43,12 @@ def splat(
     means2d_probe: Float[Tensor, "b n 2"] | None = None,
     *,
     antialias: bool = True,
-    backend: Literal["auto", "native", "torch"] = "auto",
+    backend: library.Backend = "auto",
 ) -> SplatImages:
     """Draws Gaussians front to back by camera depth.
 
-    Gradients reach means, quaternions, scales, opacities, sh, background and the probe through all four images;
-    cameras get none.
+    Gradients reach means, quaternions, scales, opacities, sh, background and the probe through all four
+    images; cameras get none.
 
     Args:
         means: centres in the world.
@@ -57,11 +65,261 @@ def splat(
         backend: ``"native"`` insists on the compiled kernels, ``"torch"`` on the reference.
 
     A splat with a non-finite parameter or a zero quaternion is not drawn and gets zero gradient.
+
+    Raises:
+        StudioError: an impossible size, or native kernels that are insisted on and cannot run.
     """
-    if means2d_probe is None:
-        means2d_probe = means.new_zeros(world_to_camera.shape[0], means.shape[0], 2)
-    images = splatting_reference.splat_reference(
+    if sh.shape[1] not in SH_TERMS:
+        raise StudioError(f"sh has {sh.shape[1]} coefficients a splat; degrees 0-3 have 1, 4, 9 or 16")
+    if width < 1 or height < 1:
+        raise StudioError(f"The image would be {width} x {height} pixels; both sides must be at least 1")
+    if library.select(means.device, means.dtype, backend) is None:
+        if means2d_probe is None:
+            means2d_probe = means.new_zeros(world_to_camera.shape[0], means.shape[0], 2)
+        return SplatImages(
+            *splat_reference(
+                means, quats_wxyz, scales, opacities, sh, world_to_camera, intrinsics, background,
+                width, height, means2d_probe, antialias,
+            )
+        )  # fmt: skip
+    rgb, alpha, depth, normal, radii_px, *_ = _draw(
         means, quats_wxyz, scales, opacities, sh, world_to_camera, intrinsics, background,
-        width, height, means2d_probe, antialias,
+        means2d_probe, width, height, antialias,
     )  # fmt: skip
-    return SplatImages(*images)
+    return SplatImages(rgb, alpha, depth, normal, radii_px)
+
+
+class _Scene(ctypes.Structure):
+    """StudioSplatScene of kernels/splatting/splatting.h."""
+
+    _fields_ = (
+        *((name, ctypes.c_int64) for name in ("cameras", "splats")),
+        *((name, ctypes.c_int32) for name in ("sh_terms", "width", "height", "antialias", "threads")),
+        *(
+            (name, ctypes.c_void_p)
+            for name in (
+                *("stream", "means", "quats_wxyz", "scales", "opacities", "sh"),
+                *("world_to_camera", "intrinsics", "background", "means2d_probe"),
+            )
+        ),
+    )
+
+
+def _arguments(name: str, *pointers: str) -> type[ctypes.Structure]:
+    fields = (("scene", _Scene), *((pointer, ctypes.c_void_p) for pointer in pointers))
+    return type(name, (ctypes.Structure,), {"_fields_": fields})
+
+
+_Project = _arguments("StudioSplatProject", "records", "radii_px", "order", "counts", "workspace_bytes")
+_Draw = _arguments(
+    "StudioSplatDraw", "records", "order", "counts", "workspace", "rgb", "alpha", "depth", "normal"
+)
+_Backward = _arguments(
+    "StudioSplatBackward",
+    *("records", "counts", "workspace", "rgb", "alpha", "depth", "normal"),
+    *("v_rgb", "v_alpha", "v_depth", "v_normal"),
+    *("v_means", "v_quats_wxyz", "v_scales", "v_opacities", "v_sh", "v_background", "v_means2d_probe"),
+)
+
+
+def _pointers(*tensors: Tensor | None) -> list[int | None]:
+    return [None if tensor is None else tensor.data_ptr() for tensor in tensors]
+
+
+def _scene(
+    means: Tensor,
+    quats_wxyz: Tensor,
+    scales: Tensor,
+    opacities: Tensor,
+    sh: Tensor,
+    world_to_camera: Tensor,
+    intrinsics: Tensor,
+    background: Tensor,
+    means2d_probe: Tensor | None,
+    width: int,
+    height: int,
+    antialias: bool,
+) -> tuple[_Scene, list[Tensor | None]]:
+    """The scene as the kernels read it, and the contiguous tensors that must outlive it."""
+    inputs = (
+        *(means, quats_wxyz, scales, opacities, sh, world_to_camera, intrinsics, background),
+        means2d_probe,
+    )
+    kept = [None if tensor is None else tensor.detach().contiguous() for tensor in inputs]
+    stream = torch.cuda.current_stream(means.device).cuda_stream if means.is_cuda else None
+    cameras, splats = world_to_camera.shape[0], means.shape[0]
+    sizes = (cameras, splats, sh.shape[1], width, height, antialias, torch.get_num_threads())
+    return _Scene(*sizes, stream, *_pointers(*kept)), kept
+
+
+def _native(tensor: Tensor) -> library.Library:
+    found = library.select(tensor.device, tensor.dtype, "native")
+    assert found is not None
+    return found
+
+
+@torch.library.custom_op("studio::splat", mutates_args=())
+def _draw(
+    means: Tensor,
+    quats_wxyz: Tensor,
+    scales: Tensor,
+    opacities: Tensor,
+    sh: Tensor,
+    world_to_camera: Tensor,
+    intrinsics: Tensor,
+    background: Tensor,
+    means2d_probe: Tensor | None,
+    width: int,
+    height: int,
+    antialias: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Images and radii, then what the backward pass reads: records, counts and the workspace."""
+    native = _native(means)
+    scene, kept = _scene(
+        means, quats_wxyz, scales, opacities, sh, world_to_camera, intrinsics, background,
+        means2d_probe, width, height, antialias,
+    )  # fmt: skip
+    cameras, splats = scene.cameras, scene.splats
+    records = means.new_empty(cameras, splats, 16)
+    radii_px = means.new_empty(cameras, splats)
+    order = means.new_empty(cameras, splats, dtype=torch.int32)
+    counts = torch.empty(cameras, 2, dtype=torch.int64)
+    workspace_bytes = ctypes.c_int64()
+    native.call(
+        "studio_splat_project",
+        _Project(scene, *_pointers(records, radii_px, order, counts), ctypes.addressof(workspace_bytes)),
+    )
+    workspace = means.new_empty(workspace_bytes.value, dtype=torch.uint8)
+    rgb = means.new_empty(cameras, 3, height, width)
+    alpha = means.new_empty(cameras, 1, height, width)
+    depth = means.new_empty(cameras, 1, height, width)
+    normal = means.new_empty(cameras, 3, height, width)
+    native.call(
+        "studio_splat_draw",
+        _Draw(scene, *_pointers(records, order, counts, workspace, rgb, alpha, depth, normal)),
+    )
+    del kept
+    return rgb, alpha, depth, normal, radii_px, records, counts, workspace
+
+
+@_draw.register_fake
+def _(
+    means: Tensor,
+    quats_wxyz: Tensor,
+    scales: Tensor,
+    opacities: Tensor,
+    sh: Tensor,
+    world_to_camera: Tensor,
+    intrinsics: Tensor,
+    background: Tensor,
+    means2d_probe: Tensor | None,
+    width: int,
+    height: int,
+    antialias: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    cameras, splats = world_to_camera.shape[0], means.shape[0]
+    workspace_bytes = torch.library.get_ctx().new_dynamic_size()
+    return (
+        means.new_empty(cameras, 3, height, width),
+        means.new_empty(cameras, 1, height, width),
+        means.new_empty(cameras, 1, height, width),
+        means.new_empty(cameras, 3, height, width),
+        means.new_empty(cameras, splats),
+        means.new_empty(cameras, splats, 16),
+        torch.empty(cameras, 2, dtype=torch.int64),
+        means.new_empty(workspace_bytes, dtype=torch.uint8),
+    )
+
+
+@torch.library.custom_op("studio::splat_backward", mutates_args=())
+def _draw_backward(
+    means: Tensor,
+    quats_wxyz: Tensor,
+    scales: Tensor,
+    opacities: Tensor,
+    sh: Tensor,
+    world_to_camera: Tensor,
+    intrinsics: Tensor,
+    background: Tensor,
+    means2d_probe: Tensor | None,
+    width: int,
+    height: int,
+    antialias: bool,
+    saved: list[Tensor],
+    gradients: list[Tensor],
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Gradients on means, quats, scales, opacities, sh, background and probe (empty without one).
+
+    Args:
+        saved: rgb, alpha, depth, normal, records, counts, workspace.
+        gradients: on rgb, alpha, depth and normal.
+    """
+    scene, kept = _scene(
+        means, quats_wxyz, scales, opacities, sh, world_to_camera, intrinsics, background,
+        means2d_probe, width, height, antialias,
+    )  # fmt: skip
+    rgb, alpha, depth, normal, records, counts, workspace = saved
+    incoming = [gradient.contiguous() for gradient in gradients]
+    results = (
+        torch.empty_like(means, memory_format=torch.contiguous_format),
+        torch.empty_like(quats_wxyz, memory_format=torch.contiguous_format),
+        torch.empty_like(scales, memory_format=torch.contiguous_format),
+        torch.empty_like(opacities, memory_format=torch.contiguous_format),
+        torch.empty_like(sh, memory_format=torch.contiguous_format),
+        torch.empty_like(background, memory_format=torch.contiguous_format),
+        means.new_empty(0 if means2d_probe is None else means2d_probe.shape),
+    )
+    probe = None if means2d_probe is None else results[6]
+    _native(means).call(
+        "studio_splat_backward",
+        _Backward(
+            scene,
+            *_pointers(records, counts, workspace, rgb, alpha, depth, normal),
+            *_pointers(*incoming, *results[:6], probe),
+        ),
+    )
+    del kept
+    return results
+
+
+@_draw_backward.register_fake
+def _(
+    means: Tensor,
+    quats_wxyz: Tensor,
+    scales: Tensor,
+    opacities: Tensor,
+    sh: Tensor,
+    world_to_camera: Tensor,
+    intrinsics: Tensor,
+    background: Tensor,
+    means2d_probe: Tensor | None,
+    width: int,
+    height: int,
+    antialias: bool,
+    saved: list[Tensor],
+    gradients: list[Tensor],
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    inputs = (means, quats_wxyz, scales, opacities, sh, background)
+    made = [torch.empty_like(tensor, memory_format=torch.contiguous_format) for tensor in inputs]
+    probe = means.new_empty(0 if means2d_probe is None else means2d_probe.shape)
+    return (made[0], made[1], made[2], made[3], made[4], made[5], probe)
+
+
+def _save(ctx, inputs, output):
+    *tensors, ctx.width, ctx.height, ctx.antialias = inputs
+    rgb, alpha, depth, normal, radii_px, records, counts, workspace = output
+    ctx.mark_non_differentiable(radii_px, records, counts, workspace)
+    ctx.save_for_backward(*tensors, rgb, alpha, depth, normal, records, counts, workspace)
+
+
+def _backward(ctx, v_rgb, v_alpha, v_depth, v_normal, *_):
+    inputs, saved = ctx.saved_tensors[:9], ctx.saved_tensors[9:]
+    v = _draw_backward(
+        *inputs, ctx.width, ctx.height, ctx.antialias, list(saved), [v_rgb, v_alpha, v_depth, v_normal]
+    )
+    means, quats, scales, opacities, sh, background, probe = v
+    v_probe = None if inputs[8] is None else probe
+    return means, quats, scales, opacities, sh, None, None, background, v_probe, None, None, None
+
+
+_draw.register_autograd(_backward, setup_context=_save)

@@ -1,0 +1,63 @@
+// Front-to-back compositing of 2D Gaussians at one pixel, or at one pixel a lane.
+#pragma once
+
+#include "studio/scalar.h"
+
+STUDIO_NAMESPACE_BEGIN
+
+inline constexpr float MAX_ALPHA = 0.999f;
+inline constexpr float LOG2_MAX_ALPHA = -0.0014434168696687f;
+inline constexpr float LOG2_MIN_ALPHA = -7.9943534368588578f;  // of 1/255: fainter splats are not drawn
+inline constexpr float MIN_TRANSMITTANCE = 1e-4f;
+inline constexpr float LOG2_E = 1.4426950408889634f;
+
+// One splat on the screen of one camera: one cache line, everything that drawing needs.
+// alpha(dx, dy) = 2^(log2_opacity - xx dx² - xy dx dy - yy dy²) with (dx, dy) from the mean in pixels.
+struct SplatRecord {
+  float mean_x, mean_y;  // px
+  float xx, xy, yy;      // the inverse covariance times log2(e) / 2, off-diagonal doubled
+  float log2_opacity;    // after compensation
+  float features[7];     // rgb, depth, normal
+  float half_x, half_y;  // half sides of the box outside which alpha < 1/255, px; negative: not drawn
+  float unused;
+};
+static_assert(sizeof(SplatRecord) == 64, "one cache line");
+
+template <class T>
+HD T log2_alpha(const SplatRecord& splat, T pixel_x, T pixel_y) {
+  const T dx = pixel_x - splat.mean_x, dy = pixel_y - splat.mean_y;
+  return (splat.log2_opacity - (splat.yy * dy) * dy) - (splat.xx * dx + splat.xy * dy) * dx;
+}
+
+// Whether the ellipse where alpha = 1/255 reaches the rectangle: the least exponent over a rectangle is at the
+// point nearest along x with y at its best, or the other way round.
+template <class T>
+HD auto reaches(const SplatRecord& splat, T left, T top, T right, T bottom) {
+  const T x0 = left - splat.mean_x, x1 = right - splat.mean_x;
+  const T y0 = top - splat.mean_y, y1 = bottom - splat.mean_y;
+  const float x_slope = -0.5f * splat.xy / splat.xx, y_slope = -0.5f * splat.xy / splat.yy;
+  const T near_x = max(x0, min(x1, T(0))), near_y = max(y0, min(y1, T(0)));
+  const T best_y = max(y0, min(y1, y_slope * near_x)), best_x = max(x0, min(x1, x_slope * near_y));
+  const T along_x = (splat.xx * near_x + splat.xy * best_y) * near_x + splat.yy * best_y * best_y;
+  const T along_y = (splat.xx * best_x + splat.xy * near_y) * best_x + splat.yy * near_y * near_y;
+  return min(along_x, along_y) <= T(splat.log2_opacity - LOG2_MIN_ALPHA);
+}
+
+// What one splat does to a pixel through which `light` still passes. A pixel is closed, for good, by the first
+// splat that would leave it less than MIN_TRANSMITTANCE, and that splat is not drawn: light becomes 0.
+template <class T>
+struct Contribution {
+  T alpha, weight, left;                // left = light behind the splat
+  decltype(T() < T()) open;             // false where the pixel is closed
+};
+
+template <class T>
+HD Contribution<T> contribute(T exponent, T light) {
+  const T drawn = select(exponent >= T(LOG2_MIN_ALPHA), min(exp2(exponent), T(MAX_ALPHA)), T(0));
+  const T left = light * (T(1) - drawn);
+  const auto open = left > T(MIN_TRANSMITTANCE);
+  const T alpha = select(open, drawn, T(0));
+  return {alpha, light * alpha, select(open, left, T(0)), open};
+}
+
+STUDIO_NAMESPACE_END

@@ -1,0 +1,152 @@
+// Vectors of floats at the width that the instruction set of this compilation likes best: 16 lanes with AVX-512,
+// 8 with AVX2, 4 elsewhere. Arithmetic is the compilers' vector extension; intrinsics fill in what it lacks.
+#pragma once
+
+#include <stdint.h>
+
+#if defined(__AVX__)
+#include <immintrin.h>
+#elif defined(__SSE2__)
+#include <emmintrin.h>
+#endif
+
+#include "studio/scalar.h"
+
+STUDIO_NAMESPACE_BEGIN
+
+#if defined(__AVX512F__) && defined(__AVX512DQ__)
+inline constexpr int LANES = 16;
+#elif defined(__AVX2__)
+inline constexpr int LANES = 8;
+#else
+inline constexpr int LANES = 4;
+#endif
+
+typedef float RawFloat __attribute__((vector_size(4 * LANES)));
+typedef int32_t RawInt __attribute__((vector_size(4 * LANES)));
+
+// One truth value a lane.
+struct Mask {
+#if defined(__AVX512F__) && defined(__AVX512DQ__)
+  __mmask16 raw;
+  HD uint32_t bits() const { return raw; }
+#else
+  RawInt raw;  // 0 or -1
+  HD uint32_t bits() const {
+#if defined(__AVX2__)
+    return static_cast<uint32_t>(_mm256_movemask_ps(reinterpret_cast<__m256>(raw)));
+#elif defined(__SSE2__)
+    return static_cast<uint32_t>(_mm_movemask_ps(reinterpret_cast<__m128>(raw)));
+#else
+    uint32_t all = 0;
+    for (int i = 0; i < LANES; ++i) all |= (raw[i] & 1u) << i;
+    return all;
+#endif
+  }
+#endif
+  friend HD Mask operator&(Mask a, Mask b) { return {static_cast<decltype(raw)>(a.raw & b.raw)}; }
+  friend HD Mask operator|(Mask a, Mask b) { return {static_cast<decltype(raw)>(a.raw | b.raw)}; }
+};
+
+HD bool any(Mask mask) { return mask.bits() != 0; }
+HD bool any(bool mask) { return mask; }
+
+struct Float {
+  RawFloat raw;
+
+  HD Float() = default;
+  HD Float(float value) : raw(value - RawFloat{}) {}
+  HD explicit Float(RawFloat value) : raw(value) {}
+
+  static HD Float load(const float* from) {
+    Float result;
+    __builtin_memcpy(&result.raw, from, sizeof result.raw);
+    return result;
+  }
+  HD void store(float* to) const { __builtin_memcpy(to, &raw, sizeof raw); }
+  HD float operator[](int lane) const { return raw[lane]; }
+
+  friend HD Float operator-(Float a) { return Float(-a.raw); }
+  friend HD Float operator+(Float a, Float b) { return Float(a.raw + b.raw); }
+  friend HD Float operator-(Float a, Float b) { return Float(a.raw - b.raw); }
+  friend HD Float operator*(Float a, Float b) { return Float(a.raw * b.raw); }
+  friend HD Float operator/(Float a, Float b) { return Float(a.raw / b.raw); }
+  HD Float& operator+=(Float b) { return *this = *this + b; }
+  HD Float& operator-=(Float b) { return *this = *this - b; }
+  HD Float& operator*=(Float b) { return *this = *this * b; }
+
+#if defined(__AVX512F__) && defined(__AVX512DQ__)
+  friend HD Mask operator<(Float a, Float b) { return {_mm512_cmp_ps_mask(a.raw, b.raw, _CMP_LT_OQ)}; }
+  friend HD Mask operator<=(Float a, Float b) { return {_mm512_cmp_ps_mask(a.raw, b.raw, _CMP_LE_OQ)}; }
+#else
+  friend HD Mask operator<(Float a, Float b) { return {a.raw < b.raw}; }
+  friend HD Mask operator<=(Float a, Float b) { return {a.raw <= b.raw}; }
+#endif
+  friend HD Mask operator>(Float a, Float b) { return b < a; }
+  friend HD Mask operator>=(Float a, Float b) { return b <= a; }
+};
+
+#if defined(__AVX512F__) && defined(__AVX512DQ__)
+HD Float select(Mask mask, Float yes, Float no) { return Float(_mm512_mask_blend_ps(mask.raw, no.raw, yes.raw)); }
+HD Float min(Float a, Float b) { return Float(_mm512_min_ps(a.raw, b.raw)); }
+HD Float max(Float a, Float b) { return Float(_mm512_max_ps(a.raw, b.raw)); }
+HD Float sqrt(Float a) { return Float(_mm512_sqrt_ps(a.raw)); }
+#else
+HD Float select(Mask mask, Float yes, Float no) { return Float(mask.raw ? yes.raw : no.raw); }
+#if defined(__AVX2__)
+HD Float min(Float a, Float b) { return Float(_mm256_min_ps(a.raw, b.raw)); }
+HD Float max(Float a, Float b) { return Float(_mm256_max_ps(a.raw, b.raw)); }
+HD Float sqrt(Float a) { return Float(_mm256_sqrt_ps(a.raw)); }
+#elif defined(__SSE2__)
+HD Float min(Float a, Float b) { return Float(_mm_min_ps(a.raw, b.raw)); }
+HD Float max(Float a, Float b) { return Float(_mm_max_ps(a.raw, b.raw)); }
+HD Float sqrt(Float a) { return Float(_mm_sqrt_ps(a.raw)); }
+#else
+HD Float min(Float a, Float b) { return select(a < b, a, b); }
+HD Float max(Float a, Float b) { return select(a > b, a, b); }
+HD Float sqrt(Float a) {
+  Float root;
+  for (int i = 0; i < LANES; ++i) root.raw[i] = __builtin_sqrtf(a.raw[i]);
+  return root;
+}
+#endif
+#endif
+
+// Cut off towards zero; for numbers that fit an int.
+HD Float trunc(Float a) { return Float(__builtin_convertvector(__builtin_convertvector(a.raw, RawInt), RawFloat)); }
+
+HD RawInt bits_of(Float a) { return reinterpret_cast<RawInt>(a.raw); }
+HD Float float_of(RawInt bits) { return Float(reinterpret_cast<RawFloat>(bits)); }
+HD Float abs(Float a) { return float_of(bits_of(a) & 0x7fffffff); }
+
+// 2^x to 2e-7 relative for -126 <= x <= 127; nonsense, but no trap and no slow denormal, elsewhere.
+// Adding 1.5 * 2^23 rounds to the nearest integer, which is left in the low bits.
+HD Float exp2(Float x) {
+  const Float magic = 12582912.0f;
+  const Float shifted = x + magic;
+  const Float f = x - (shifted - magic);
+  Float p = 1.32546024e-3f;
+  p = p * f + 9.67199918e-3f;
+  p = p * f + 5.55077932e-2f;
+  p = p * f + 2.40222319e-1f;
+  p = p * f + 6.93146930e-1f;
+  p = p * f + 1.0f;
+  return float_of(bits_of(p) + (bits_of(shifted) << 23));
+}
+
+// log2 of positive normal numbers, to 3e-7 absolute near 1 and relative elsewhere: x = 2^e m with m in
+// [sqrt(1/2), sqrt(2)), and log2(m) is odd in (m - 1) / (m + 1).
+HD Float log2(Float x) {
+  const RawInt offset = bits_of(x) - 0x3f3504f3;
+  const RawInt exponent = offset >> 23;
+  const Float m = float_of(bits_of(x) - (exponent << 23));
+  const Float s = (m - 1.0f) / (m + 1.0f), s2 = s * s;
+  Float p = 0.32059890f;
+  p = p * s2 + 0.41219858f;
+  p = p * s2 + 0.57707802f;
+  p = p * s2 + 0.96179669f;
+  p = p * s2 + 2.88539008f;
+  return p * s + Float(__builtin_convertvector(exponent, RawFloat));
+}
+
+STUDIO_NAMESPACE_END

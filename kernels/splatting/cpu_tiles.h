@@ -1,0 +1,182 @@
+// Which splats each tile of the picture must draw, in order of depth.
+#pragma once
+
+#include <string.h>
+
+#include <stdexcept>
+
+#include "splatting/splatting.h"
+#include "studio/buffer.h"
+#include "studio/math/compositing.h"
+#include "studio/simd.h"
+
+STUDIO_NAMESPACE_BEGIN
+
+inline constexpr int TILE = 16;  // pixels
+// A tile is drawn in blocks of one pixel a lane, 4 pixels wide: small splats then waste few lanes.
+inline constexpr int BLOCK_WIDTH = 4, BLOCK_HEIGHT = LANES / BLOCK_WIDTH;
+inline constexpr int BLOCKS = TILE * TILE / LANES, BLOCKS_ACROSS = TILE / BLOCK_WIDTH;
+inline constexpr int CHUNK = 64;  // splats of a tile that are taken together: the bits of one word
+inline constexpr uint32_t NONE = 0xffffffffu;
+
+// What draw leaves for backward, all in one workspace. A slot is one (splat, tile) pair; slots are numbered by camera,
+// then splats in order of depth, then tiles, so that a splat's slots are neighbours.
+struct Workspace {
+  int64_t tiles_x, tiles_y, tiles;  // of one camera
+  int64_t bytes;
+  int64_t* camera_begin;   // [cameras] first slot of each camera
+  int64_t* camera_end;     // [cameras]
+  int64_t* tile_begin;     // [cameras tiles] where the tile's list begins in tile_slots
+  int32_t* tile_count;     // [cameras tiles]
+  int32_t* tile_reached;   // [cameras tiles] splats looked at before all pixels were closed
+  int64_t* chunk_begin;    // [cameras tiles] the tile's first row in chunk_hits
+  uint32_t* splat_begin;   // [cameras splats] first slot, or NONE
+  uint32_t* slot_splat;    // [slots]
+  uint32_t* slot_tile;     // [slots]
+  uint32_t* tile_slots;    // [slots]
+  uint64_t* chunk_hits;    // [chunks BLOCKS] which splats of the chunk show in each block
+
+  Workspace(const StudioSplatScene& scene, const int64_t* counts, const uint8_t* base) {
+    tiles_x = (scene.width + TILE - 1) / TILE;
+    tiles_y = (scene.height + TILE - 1) / TILE;
+    tiles = tiles_x * tiles_y;
+    int64_t slots = 0;
+    for (int64_t c = 0; c < scene.cameras; ++c) slots += counts[2 * c + 1];
+    if (slots >= NONE) {
+      throw std::runtime_error("the splats cover more than 4 billion tiles; make them smaller or fewer");
+    }
+    uint8_t* next = const_cast<uint8_t*>(base);
+    const auto take = [&](auto*& array, int64_t count) {
+      array = reinterpret_cast<std::remove_reference_t<decltype(array)>>(next);
+      next += (count * static_cast<int64_t>(sizeof *array) + 63) / 64 * 64;
+    };
+    const int64_t all_tiles = scene.cameras * tiles;
+    take(camera_begin, scene.cameras);
+    take(camera_end, scene.cameras);
+    take(tile_begin, all_tiles);
+    take(tile_count, all_tiles);
+    take(tile_reached, all_tiles);
+    take(chunk_begin, all_tiles);
+    take(splat_begin, scene.cameras * scene.splats);
+    take(slot_splat, slots);
+    take(slot_tile, slots);
+    take(tile_slots, slots);
+    take(chunk_hits, (slots / CHUNK + all_tiles) * BLOCKS);
+    bytes = next - base;
+  }
+};
+
+// The tiles that a visible splat's box touches, both ends included.
+struct TileSpan {
+  int x0, y0, x1, y1;
+
+  HD TileSpan(const SplatRecord& splat, int width, int height) {
+    x0 = static_cast<int>(max(splat.mean_x - splat.half_x - 0.5f, 0.0f)) / TILE;
+    y0 = static_cast<int>(max(splat.mean_y - splat.half_y - 0.5f, 0.0f)) / TILE;
+    x1 = static_cast<int>(min(splat.mean_x + splat.half_x - 0.5f, static_cast<float>(width - 1))) / TILE;
+    y1 = static_cast<int>(min(splat.mean_y + splat.half_y - 0.5f, static_cast<float>(height - 1))) / TILE;
+  }
+  HD int64_t size() const { return int64_t(x1 - x0 + 1) * (y1 - y0 + 1); }
+};
+
+// Visible splats of one camera by depth, equal depths by index: radix sort on the bits that differ.
+inline void order_by_depth(const StudioSplatProject& arguments, int64_t camera) {
+  const StudioSplatScene& scene = arguments.scene;
+  const SplatRecord* records = reinterpret_cast<const SplatRecord*>(arguments.records) + camera * scene.splats;
+  struct Item {
+    uint32_t key, splat;
+  };
+  Buffer<Item> items(scene.splats), turned(scene.splats);
+  int64_t count = 0, slots = 0;
+  uint32_t least = NONE, most = 0;
+  for (int64_t i = 0; i < scene.splats; ++i) {
+    if (!(records[i].half_x >= 0.0f)) continue;
+    uint32_t key;
+    memcpy(&key, &records[i].features[3], 4);  // positive floats sort as their bits
+    least = key < least ? key : least;
+    most = key > most ? key : most;
+    items[count++] = {key, static_cast<uint32_t>(i)};
+    slots += TileSpan(records[i], scene.width, scene.height).size();
+  }
+  constexpr int DIGIT = 11;
+  Item *from = items.data(), *to = turned.data();
+  for (int shift = 0; shift < 32 && count > 0 && ((most - least) >> shift) != 0; shift += DIGIT) {
+    uint32_t begin[1 << DIGIT] = {};
+    const auto digit = [&](const Item& item) { return ((item.key - least) >> shift) & ((1 << DIGIT) - 1); };
+    for (int64_t i = 0; i < count; ++i) ++begin[digit(from[i])];
+    uint32_t sum = 0;
+    for (uint32_t& b : begin) {
+      const uint32_t here = b;
+      b = sum;
+      sum += here;
+    }
+    for (int64_t i = 0; i < count; ++i) to[begin[digit(from[i])]++] = from[i];
+    Item* const swapped = from;
+    from = to, to = swapped;
+  }
+  for (int64_t i = 0; i < count; ++i) arguments.order[camera * scene.splats + i] = static_cast<int32_t>(from[i].splat);
+  arguments.counts[2 * camera] = count;
+  arguments.counts[2 * camera + 1] = slots;
+}
+
+// Fills the workspace's lists for one camera. camera_begin is known.
+inline void list_tiles(const StudioSplatDraw& arguments, const Workspace& work, int64_t camera) {
+  const StudioSplatScene& scene = arguments.scene;
+  const SplatRecord* records = reinterpret_cast<const SplatRecord*>(arguments.records) + camera * scene.splats;
+  const int32_t* order = arguments.order + camera * scene.splats;
+  uint32_t* splat_begin = work.splat_begin + camera * scene.splats;
+  int32_t* tile_count = work.tile_count + camera * work.tiles;
+  int64_t* tile_begin = work.tile_begin + camera * work.tiles;
+  memset(splat_begin, 0xff, scene.splats * sizeof *splat_begin);
+  memset(tile_count, 0, work.tiles * sizeof *tile_count);
+
+  alignas(64) float lane_left[LANES];
+  for (int lane = 0; lane < LANES; ++lane) lane_left[lane] = static_cast<float>(lane * TILE);
+  const Float tile_left = Float::load(lane_left) + 0.5f;
+
+  int64_t slot = work.camera_begin[camera];
+  const auto add = [&](int32_t splat, int64_t tile) {
+    work.slot_splat[slot] = static_cast<uint32_t>(splat);
+    work.slot_tile[slot] = static_cast<uint32_t>(tile);
+    ++tile_count[tile];
+    ++slot;
+  };
+  const int64_t count = arguments.counts[2 * camera];
+  for (int64_t i = 0; i < count; ++i) {
+    constexpr int AHEAD = 8;
+    if (i + AHEAD < count) __builtin_prefetch(&records[order[i + AHEAD]]);
+    const SplatRecord& splat = records[order[i]];
+    const TileSpan span(splat, scene.width, scene.height);
+    splat_begin[order[i]] = static_cast<uint32_t>(slot);
+    if (span.size() == 1) {
+      add(order[i], span.y0 * work.tiles_x + span.x0);
+      continue;
+    }
+    for (int y = span.y0; y <= span.y1; ++y) {
+      const float top = static_cast<float>(y * TILE) + 0.5f;
+      for (int x = span.x0; x <= span.x1; x += LANES) {
+        const Float left = tile_left + static_cast<float>(x * TILE);
+        const Mask hit = reaches(splat, left, Float(top), left + (TILE - 1.0f), Float(top + (TILE - 1.0f)));
+        const int lanes = span.x1 - x + 1 < LANES ? span.x1 - x + 1 : LANES;
+        for (uint32_t bits = hit.bits() & ((2u << (lanes - 1)) - 1); bits != 0; bits &= bits - 1) {
+          add(order[i], y * work.tiles_x + x + __builtin_ctz(bits));
+        }
+      }
+    }
+    if (splat_begin[order[i]] == slot) splat_begin[order[i]] = NONE;
+  }
+
+  const int64_t begin = work.camera_begin[camera], end = work.camera_end[camera] = slot;
+  Buffer<uint32_t> next(work.tiles);
+  int64_t sum = begin, chunks = begin / CHUNK + camera * work.tiles;
+  for (int64_t tile = 0; tile < work.tiles; ++tile) {
+    tile_begin[tile] = sum;
+    next[tile] = static_cast<uint32_t>(sum);
+    work.chunk_begin[camera * work.tiles + tile] = chunks;
+    sum += tile_count[tile];
+    chunks += (tile_count[tile] + CHUNK - 1) / CHUNK;
+  }
+  for (slot = begin; slot < end; ++slot) work.tile_slots[next[work.slot_tile[slot]]++] = static_cast<uint32_t>(slot);
+}
+
+STUDIO_NAMESPACE_END

@@ -1,0 +1,53 @@
+"""The short names that ``--prior`` takes, as recipe types."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from studio.errors import StudioError, nearest
+from studio.priors.catalogue import CAPTION_FILES
+from studio.recipes.config import (
+    AutoPriorConfig,
+    LatentPriorConfig,
+    LibraryPriorConfig,
+    PriorConfig,
+    SmallPriorConfig,
+)
+
+_DENOISERS = ("unet", "transformer")
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+def prior_named(name: str) -> PriorConfig:
+    """The prior that a name, a folder or a hub id stands for.
+
+    A folder with captions is a library of models, one with a ``unet`` or a ``transformer`` a diffusion model.
+
+    Raises:
+        StudioError: it is none of these.
+    """
+    match name:
+        case "auto":
+            return AutoPriorConfig()
+        case "library":
+            return LibraryPriorConfig()
+        case "small":
+            return SmallPriorConfig()
+    folder = Path(name)
+    if folder.is_dir():
+        if any((folder / captions).is_file() for captions in CAPTION_FILES):
+            return LibraryPriorConfig(folder=name)
+        if any((folder / denoiser).is_dir() for denoiser in _DENOISERS):
+            return LatentPriorConfig(source=name)
+        raise StudioError(
+            f"{name} is no prior: expected a diffusers model (with unet/ or transformer/) or your own models with "
+            f"their captions ({', '.join(CAPTION_FILES)})."
+        )
+    if _HUB_ID.fullmatch(name) and not name.startswith("."):
+        return LatentPriorConfig(source=name)
+    known = ("auto", "library", "small")
+    raise StudioError(
+        f"There is no prior {name!r}; expected auto, library, small, an existing folder or a hub id."
+        f"{nearest(name, known)}"
+    )

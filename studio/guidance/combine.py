@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -17,6 +17,7 @@ from torch import Tensor
 from studio.guidance.state import State, Term
 
 
+@runtime_checkable
 class Combine(Protocol):
     """Turns scores into a direction. Sees neither text nor cameras."""
 

@@ -7,7 +7,7 @@ images at several levels and hands on the scores it computed.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -21,6 +21,7 @@ from studio.recipes.guidance import FixedNoise, NoiseConfig, RandomNoise
 from studio.schedule import NoiseSchedule
 
 
+@runtime_checkable
 class NoisePolicy(Protocol):
     """Makes the noisy images of a step."""
 

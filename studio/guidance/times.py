@@ -6,11 +6,9 @@ Levels are integer timesteps (kept as floats), because that is what denoisers we
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 from typing_extensions import assert_never
 
 from studio.errors import StudioError
@@ -20,6 +18,7 @@ from studio.recipes.ramps import Ramp, value_at
 from studio.schedule import NoiseSchedule
 
 
+@runtime_checkable
 class TimeSampler(Protocol):
     """Draws the noise levels of a step."""
 
@@ -65,7 +64,7 @@ class Sweep:
         """The same timestep for each image."""
         elapsed = progress**0.5 if self.shape == "sqrt" else progress
         timestep = nearest_timestep(schedule, self.start + (self.end - self.start) * elapsed)
-        return {MAIN: fixed_timesteps(timestep, batch, rng.device)}
+        return {MAIN: torch.full((batch,), float(timestep), device=rng.device)}
 
 
 def sampler(config: TimesConfig) -> TimeSampler:
@@ -82,8 +81,3 @@ def sampler(config: TimesConfig) -> TimeSampler:
 def nearest_timestep(schedule: NoiseSchedule, fraction: float) -> int:
     """The timestep at a fraction of the schedule; the last one for 1."""
     return min(round(fraction * len(schedule)), len(schedule) - 1)
-
-
-def fixed_timesteps(timestep: float, batch: int, device: torch.device) -> Float[Tensor, "b"]:
-    """One timestep for a whole batch."""
-    return torch.full((batch,), float(timestep), device=device)

@@ -6,7 +6,7 @@ always: threestudio's unified guidance computes its "dreamfusion" weight from sq
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
@@ -15,6 +15,7 @@ from typing_extensions import assert_never
 from studio.recipes.guidance import WeightName
 
 
+@runtime_checkable
 class Weight(Protocol):
     """A function of the noise level."""
 

@@ -1,7 +1,7 @@
 """Closed forms of score distillation on Gaussian data, in plain floats and NumPy.
 
-Data N(mean, std²) noised to ``x_t = alpha x + sigma noise`` has variance ``v = alpha² std² + sigma²``. These are
-pencil-and-paper results; nothing here imports the studio.
+Data N(mean, std²) noised to ``x_t = alpha x + sigma noise`` has variance ``v = alpha² std² + sigma²``.
+These are pencil-and-paper results; nothing here imports the studio.
 """
 
 from __future__ import annotations

@@ -1,0 +1,65 @@
+"""Writing files so that a reader never sees half of one."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor
+
+from studio.errors import StudioError
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside ``path`` (same suffix) that takes its place if the block succeeds.
+
+    Missing folders are made. If the block fails, what stood at ``path`` before is untouched and the temporary
+    file is gone.
+
+    Raises:
+        StudioError: the folder cannot be written to, or the disk is full.
+    """
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
+        os.close(handle)
+        temporary = Path(name)
+        yield temporary
+        # mkstemp makes private files; an asset gets the permissions that any new file would.
+        mask = os.umask(0)
+        os.umask(mask)
+        temporary.chmod(0o666 & ~mask)
+        temporary.replace(path)
+    except OSError as error:
+        raise StudioError(
+            f"cannot write {path}: {error.strerror or error}; expected a writable folder with space left. "
+            "Try another output folder."
+        ) from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a whole file at once or not at all.
+
+    Raises:
+        StudioError: the folder cannot be written to, or the disk is full.
+    """
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def to_bytes(values: Float[Tensor, "*shape"]) -> NDArray[np.uint8]:
+    """Round to the nearest byte; what lies outside 0-255 is clamped."""
+    return values.detach().cpu().round().clamp(0, 255).numpy().astype(np.uint8)

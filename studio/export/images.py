@@ -1,0 +1,28 @@
+"""Pictures as bytes."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor
+
+from studio.export.files import to_bytes
+
+
+def to_pixels(images: Float[Tensor, "b 3 h w"]) -> NDArray[np.uint8]:
+    """Images in 0-1 as ``[b, h, w, 3]`` bytes."""
+    return to_bytes(255 * images.permute(0, 2, 3, 1))
+
+
+def texture_png(texture: Float[Tensor, "h w 4"]) -> bytes:
+    """A texture as PNG, without its alpha channel where that is 1 everywhere."""
+    from PIL import Image
+
+    pixels = to_bytes(255 * texture)
+    channels = 4 if (pixels[..., 3] < 255).any() else 3
+    buffer = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(pixels[..., :channels])).save(buffer, format="PNG", compress_level=6)
+    return buffer.getvalue()

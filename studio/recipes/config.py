@@ -414,8 +414,10 @@ class WatchdogsConfig:
     """Steps before emptiness counts."""
     min_alpha: UnitInterval = 0.004
     """Mean coverage of the pictures below which the scene counts as empty."""
-    max_saturation: UnitInterval = 0.75
-    """Share of the asset's pixels with a channel at 0 or 1 above which colours count as burnt."""
+    max_burnt: UnitInterval = 0.25
+    """Share of the asset's pixels with one channel at 0 and another at 1 above which colours count as burnt."""
+    max_growth: Positive = 0.5
+    """Share by which one topology edit may raise the number of splats."""
 
 
 @dataclass(frozen=True, kw_only=True, config=_CONFIG)

@@ -7,7 +7,7 @@ through the sigmoid, rotations as they are (the renderer normalises quaternions)
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 from jaxtyping import Float
@@ -109,9 +109,16 @@ class Gaussians:
             if isinstance(tensor, torch.nn.Parameter)
         )
 
-    def replace(self, tensors: GaussianTensors) -> None:
+    def set_tensors(self, tensors: GaussianTensors) -> None:
         """Take other splats in the place of the present ones."""
         self.tensors = _as_parameters(tensors)
+
+    def match_sh_degree(self) -> None:
+        """Cut or extend (by zeros) the spherical harmonics to the degree that the recipe asks for."""
+        wanted = rest_coefficients(self.config.sh_degree)
+        rest = self.tensors.sh_rest.detach()[:, :wanted]
+        missing = rest.new_zeros(len(rest), wanted - rest.shape[1], 3)
+        self.set_tensors(replace(self.tensors, sh_rest=torch.cat([rest, missing], dim=1)))
 
     def state(self) -> dict[str, Tensor]:
         """The tensors by name, detached: all that ``from_state`` needs."""

@@ -136,7 +136,7 @@ def read_point_cloud(path: Path) -> tuple[Float[Tensor, "n 3"], Float[Tensor, "n
 
     try:
         cloud = trimesh.load(path, file_type=path.suffix.lstrip(".").lower(), process=False)
-        points = torch.from_numpy(np.asarray(cloud.vertices, dtype=np.float32))
+        points: Tensor = torch.from_numpy(np.asarray(cloud.vertices, dtype=np.float32))
     except (OSError, ValueError, KeyError, AttributeError, IndexError) as error:
         raise StudioError(f"Cannot read points from {path} ({error}); expected a PLY file.") from error
     if len(points) < 2 or not bool(points.isfinite().all()):
@@ -168,5 +168,6 @@ def _points(
 
 def _fitted(points: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
     """Points moved and scaled so that their bounding box is centred and they fit the asset's ball."""
-    centred = points - (points.amin(0) + points.amax(0)) / 2
-    return centred * (ASSET_RADIUS / centred.norm(dim=-1).max().clamp_min(1e-12))
+    centred: Tensor = points - (points.amin(0) + points.amax(0)) / 2
+    radius: Tensor = centred.norm(dim=-1).max()
+    return centred * (ASSET_RADIUS / radius.clamp_min(1e-12))

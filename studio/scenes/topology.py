@@ -117,7 +117,7 @@ def apply(edit: Edit, scene: Gaussians, optimizer: torch.optim.Adam) -> Topology
     Returns:
         Fresh statistics for the new rows.
     """
-    scene.replace(edit.tensors)
+    scene.set_tensors(edit.tensors)
     groups = {group["name"]: group for group in optimizer.param_groups}
     for new in scene.parameter_groups():
         old = groups[new.name]["params"][0]

@@ -1,0 +1,67 @@
+"""What is measured of a finished scene. No network is needed for any of it."""
+
+from __future__ import annotations
+
+import torch
+
+from studio.evaluate.metrics import (
+    alpha_statistics,
+    clipped_fraction,
+    front_back_similarity,
+    psnr,
+    saturation,
+    sharpness,
+    silhouette_iou,
+)
+from studio.interfaces import Prior, Renderer
+from studio.priors.library import LibraryPrior
+from studio.recipes.config import Recipe
+from studio.run.views import drawn, four_sides, held_out_cameras
+from studio.types import Splats
+
+
+def final_metrics(
+    splats: Splats, renderer: Renderer[Splats], recipe: Recipe, prior: Prior
+) -> dict[str, float | str]:
+    """Figures by name, from 16 held-out views; with the exact prior also the distance to the truth."""
+    size = recipe.stages[-1].resolution_at(1.0)
+    views = drawn(splats, renderer, held_out_cameras(size))
+    sides = four_sides(splats, renderer, size).rgb
+    coverage = alpha_statistics(views.alpha)
+    found: dict[str, float | str] = {
+        "steps": recipe.total_steps,
+        "splats": len(splats.means),
+        "alpha_mean": coverage.mean,
+        "alpha_undecided": coverage.undecided,
+        "alpha_border": coverage.border,
+        "saturation": float(saturation(views.rgb, views.alpha).mean()),
+        "clipped": float(clipped_fraction(views.rgb, views.alpha).mean()),
+        "sharpness": float(sharpness(views.rgb).mean()),
+        "front_back_similarity": float(front_back_similarity(sides[0:1], sides[2:3])),
+    }
+    if isinstance(prior, LibraryPrior):
+        found |= truth_metrics(splats, renderer, recipe.prompt, prior, size)
+    return found
+
+
+def truth_metrics(
+    splats: Splats, renderer: Renderer[Splats], prompt: str, prior: LibraryPrior, size: int
+) -> dict[str, float | str]:
+    """Distance to the nearest of the models that the prompt names, over 16 held-out views.
+
+    ``psnr_db`` is the mean over the views' PSNR over white; ``silhouette_iou`` compares coverages above 0.5.
+    """
+    cameras = held_out_cameras(size)
+    white, black = torch.ones(len(cameras), 3), torch.zeros(len(cameras), 3)
+    truths = prior.true_renderings(prompt, cameras, white)
+    views = drawn(splats, renderer, cameras)
+    rgb, alpha = views.rgb.cpu(), views.alpha.cpu()
+    scores = torch.stack([psnr(rgb, truth).mean() for truth in truths])
+    best = int(scores.argmax())
+    on_black = prior.true_renderings(prompt, cameras, black)[best]
+    true_alpha = 1 - (truths[best] - on_black).mean(1, keepdim=True)
+    return {
+        "nearest_model": prior.catalogue.entries[prior.match(prompt).members[best]].id,
+        "psnr_db": float(scores[best]),
+        "silhouette_iou": float(silhouette_iou(alpha, true_alpha).mean()),
+    }

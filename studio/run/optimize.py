@@ -1,0 +1,261 @@
+"""The loop: a generator of step reports. Whoever iterates it decides what is kept; closing it stops it.
+
+Nothing here is drawn from a global source of randomness: each draw is named by (seed, purpose, step), so the
+loop goes on from a saved ``LoopState`` exactly as if it had never stopped.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from studio.errors import StudioError
+from studio.randomness import generator
+from studio.recipes.config import Recipe
+from studio.recipes.ramps import value_at
+from studio.renderers.background import background_colors
+from studio.run.build import BuiltStage
+from studio.run.watchdogs import Alarms, Observation, examine
+from studio.scenes.gaussians import Gaussians
+from studio.scenes.initialise import initial_gaussians
+from studio.scenes.regularizers import regularization
+from studio.scenes.topology import TopologyState, apply
+from studio.types import Cameras, GuidanceOutput, RenderOutput, StepReport
+
+ADAM_BETAS = (0.9, 0.99)
+ADAM_EPSILON = 1e-15  # Gradients of single splats are tiny; the usual 1e-8 would hold them back.
+_CLIPPED = 1 / 255
+_OPAQUE = 0.9
+
+
+@dataclass
+class LoopState:
+    """All that changes while the loop runs: with the recipe, enough to go on.
+
+    Attributes:
+        step: steps done, over all stages.
+        stage: index of the stage that the optimiser belongs to.
+        scene: what is optimised.
+        optimizer: Adam, one group for each of the scene's tensors.
+        statistics: what topology has seen.
+        alarms: what the watchdogs remember.
+    """
+
+    step: int
+    stage: int
+    scene: Gaussians
+    optimizer: torch.optim.Adam
+    statistics: TopologyState
+    alarms: Alarms
+
+
+def initial_state(recipe: Recipe, device: torch.device) -> LoopState:
+    """The state before the first step.
+
+    Raises:
+        StudioError: the file that the scene starts from cannot be read.
+    """
+    config = recipe.stages[0].scene
+    scene = initial_gaussians(config, generator(recipe.seed, "initialise"))
+    scene = Gaussians.from_state({name: tensor.to(device) for name, tensor in scene.state().items()}, config)
+    return LoopState(0, 0, scene, adam(scene), TopologyState.empty(len(scene), device), Alarms())
+
+
+def adam(scene: Gaussians) -> torch.optim.Adam:
+    """A fresh optimiser for a scene's tensors."""
+    groups = [
+        {"name": group.name, "params": [group.parameter], "lr": group.learning_rate}
+        for group in scene.parameter_groups()
+    ]
+    return torch.optim.Adam(groups, betas=ADAM_BETAS, eps=ADAM_EPSILON, fused=True)
+
+
+def optimize(recipe: Recipe, stages: Sequence[BuiltStage], state: LoopState) -> Iterator[StepReport]:
+    """Take the steps that are left, one a report. ``state`` is up to date whenever a report is out.
+
+    Raises:
+        StudioError: the watchdogs see no hope; the message names the key to change.
+    """
+    while state.step < recipe.total_steps:
+        index, stage_step = locate(recipe, state.step)
+        if index != state.stage:
+            _begin_stage(recipe, index, state)
+        yield _step(recipe, index, stages[index], stage_step, state)
+        if state.alarms.hopeless:
+            raise StudioError(state.alarms.hopeless)
+
+
+def locate(recipe: Recipe, step: int) -> tuple[int, int]:
+    """The stage that comes after ``step`` steps, and how many of its steps are done."""
+    for index, stage in enumerate(recipe.stages):
+        if step < stage.steps:
+            return index, step
+        step -= stage.steps
+    return len(recipe.stages) - 1, recipe.stages[-1].steps
+
+
+def draw_cameras(
+    recipe: Recipe, stage: BuiltStage, step: int, progress: float, device: torch.device
+) -> Cameras:
+    """The cameras of a step, at the step's resolution."""
+    cameras = stage.cameras(progress, generator(recipe.seed, "camera", step))
+    size = stage.config.resolution_at(progress)
+    return (cameras if cameras.width == size else cameras.resized(size, size)).to(device)
+
+
+def _begin_stage(recipe: Recipe, index: int, state: LoopState) -> None:
+    """Hand the scene over to the next stage: new learning rates, fresh moments and statistics."""
+    scene = Gaussians.from_state(state.scene.state(), recipe.stages[index].scene)
+    scene.match_sh_degree()
+    state.stage, state.scene, state.optimizer = index, scene, adam(scene)
+    state.statistics = TopologyState.empty(len(scene), scene.tensors.means.device)
+
+
+def _step(recipe: Recipe, index: int, stage: BuiltStage, stage_step: int, state: LoopState) -> StepReport:
+    config, scene, step = stage.config, state.scene, state.step
+    device = scene.tensors.means.device
+    progress = stage_step / config.steps
+    clock = _Stopwatch()
+
+    cameras = draw_cameras(recipe, stage, step, progress, device)
+    rng = generator(recipe.seed, "background", step)
+    background = background_colors(config.background, len(cameras), rng).to(device)
+    clock.lap("cameras")
+
+    splats = scene.at()
+    render = stage.renderer(splats, cameras, background)
+    clock.lap("render")
+
+    outputs = _guide(recipe, stage, step, progress, render, cameras, background)
+    losses = {name: weight * output.loss for name, (weight, output) in outputs.items()}
+    losses |= regularization(config.regularizers, splats, render, progress)
+    clock.lap("guidance")
+
+    torch.stack(list(losses.values())).sum().backward()  # type: ignore[no-untyped-call]
+    clock.lap("backward")
+
+    non_finite = _non_finite(scene)
+    if not non_finite:
+        factor = value_at(config.learning_rate, progress)
+        for group, own in zip(state.optimizer.param_groups, scene.parameter_groups(), strict=True):
+            group["lr"] = factor * own.learning_rate
+        state.optimizer.step()
+    clock.lap("optimizer")
+
+    count = len(scene)
+    if not non_finite:
+        _change_topology(recipe, stage, stage_step + 1, progress, state, render)
+    state.optimizer.zero_grad(set_to_none=True)
+    state.step += 1
+    clock.lap("topology")
+
+    is_logged = state.step % recipe.log_every == 0 or state.step == recipe.total_steps
+    statistics = {"alpha_mean": float(render.alpha.detach().mean()), "splats": float(len(state.scene))}
+    if is_logged:
+        statistics["burnt"] = burnt_share(render)
+    for name, (_, output) in outputs.items():
+        statistics |= {f"{name}_{term}": value for term, value in output.terms.items()}
+    state.alarms, warnings = examine(
+        recipe.watchdogs,
+        index,
+        config,
+        state.alarms,
+        Observation(
+            stage_step=stage_step + 1,
+            non_finite=non_finite,
+            guidance_non_finite=any(not _is_finite(output) for _, output in outputs.values()),
+            alpha_mean=statistics["alpha_mean"],
+            burnt=statistics.get("burnt"),
+            count_before=count,
+            count_after=len(state.scene),
+        ),
+    )
+    clock.lap("statistics")
+    return StepReport(
+        step=state.step,
+        total_steps=recipe.total_steps,
+        stage=index,
+        losses={name: float(loss.detach()) for name, loss in losses.items()},
+        seconds=clock.seconds,
+        statistics=statistics,
+        warnings=warnings,
+    )
+
+
+def _guide(
+    recipe: Recipe,
+    stage: BuiltStage,
+    step: int,
+    progress: float,
+    render: RenderOutput,
+    cameras: Cameras,
+    background: Float[Tensor, "b 3"],
+) -> Mapping[str, tuple[float, GuidanceOutput]]:
+    """Weight and output of each of the stage's guidance terms, by name."""
+    outputs: dict[str, tuple[float, GuidanceOutput]] = {}
+    for index, term in enumerate(stage.terms):
+        rng = generator(recipe.seed, f"guidance {index}", step, device=render.rgb.device)
+        conditioning = term.conditioning(cameras, background)
+        output = term.guidance(render.rgb, conditioning, progress, rng)
+        outputs[term.name] = value_at(term.weight, progress), output
+    return outputs
+
+
+def _change_topology(
+    recipe: Recipe,
+    stage: BuiltStage,
+    stage_step: int,
+    progress: float,
+    state: LoopState,
+    render: RenderOutput,
+) -> None:
+    topology, device = stage.topology, render.rgb.device
+    if topology.watches and render.footprints is not None:
+        state.statistics = state.statistics.observed(render.footprints, render.rgb.shape[-1])
+    rate = value_at(stage.config.learning_rate, progress) * stage.config.scene.means_rate
+    topology.explore(state.scene, rate, progress, generator(recipe.seed, "exploration", state.step, device))
+    rng = generator(recipe.seed, "topology", state.step, device)
+    edit = topology.edit(state.scene.tensors, state.statistics, stage_step, progress, rng)
+    if edit is not None:
+        state.statistics = apply(edit, state.scene, state.optimizer)
+
+
+def _non_finite(scene: Gaussians) -> tuple[str, ...]:
+    """Names of the tensors whose gradient holds a value that is not finite."""
+    named = scene.tensors.named().items()
+    gradients = {name: tensor.grad for name, tensor in named if tensor.grad is not None and tensor.numel()}
+    # One number a tensor: a sum is not finite if any of its terms is not.
+    sums = torch.stack([gradient.sum() for gradient in gradients.values()])
+    if bool(sums.isfinite().all()):
+        return ()
+    return tuple(name for name, gradient in gradients.items() if not bool(gradient.isfinite().all()))
+
+
+def _is_finite(output: GuidanceOutput) -> bool:
+    return bool(output.gradient.isfinite().all())
+
+
+def burnt_share(render: RenderOutput) -> float:
+    """Share of the asset's pixels with one channel at 0 and another at 1, as too much guidance makes them."""
+    rgb, alpha = render.rgb.detach(), render.alpha.detach()[:, 0]
+    burnt = (rgb.amin(1) <= _CLIPPED) & (rgb.amax(1) >= 1 - _CLIPPED)
+    opaque = alpha > _OPAQUE
+    return float((burnt & opaque).sum() / opaque.sum().clamp_min(1))
+
+
+class _Stopwatch:
+    """Seconds by part. On CUDA these are the times to launch the work; the step's sum is right on average."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, part: str) -> None:
+        now = time.perf_counter()
+        self.seconds[part] = now - self._last
+        self._last = now

@@ -1,0 +1,294 @@
+"""A run is a folder. It is made once, written whole or not at all, and can be opened again at any time.
+
+* ``recipe.toml``   the resolved recipe
+* ``events.jsonl``  what happened, see ``events.py``
+* ``metrics.json``  figures of the finished scene
+* ``state/``        the last checkpoints, and the folder's format
+* ``previews/``     the scene from four sides, now and then
+* ``assets/``       the exported files
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+import time
+import unicodedata
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+
+from studio.errors import StudioError
+from studio.export.files import replacing, write_bytes
+from studio.export.images import to_pixels
+from studio.interfaces import Prior
+from studio.prompts import clean_prompt
+from studio.recipes.config import Recipe
+from studio.recipes.load import load, read, to_toml
+from studio.renderers.splatting import SplatRenderer
+from studio.run import checkpoint
+from studio.run.build import BuiltStage, ChosenPrior, build_device, build_prior, build_stages
+from studio.run.events import EventLog
+from studio.run.metrics import final_metrics
+from studio.run.optimize import LoopState, initial_state, optimize
+from studio.run.views import four_sides
+from studio.types import RenderOutput, Splats, StepReport
+
+LONGEST_NAME = 64
+_RECIPE, _FORMAT = "recipe.toml", "state/format.json"
+
+
+class Run:
+    """One run and its folder. Iterating it takes the steps that are left::
+
+        run = Run.create(load("default", "a teddy bear"))
+        for report in run:
+            print(report.step, report.losses)
+
+    Stopping the iteration saves the state; iterating again, or ``Run.open``, goes on from there.
+
+    Attributes:
+        folder: where everything is.
+        recipe: what was asked for.
+    """
+
+    def __init__(self, folder: Path, recipe: Recipe, chosen: ChosenPrior | None = None) -> None:
+        self.folder = folder
+        self.recipe = recipe
+        self.device = build_device(recipe)
+        self._chosen = chosen
+        self._stages: tuple[BuiltStage, ...] | None = None
+        self._state: LoopState | None = None
+        self._events = EventLog(folder / "events.jsonl")
+
+    @staticmethod
+    def create(recipe: Recipe, output: Path = Path("runs")) -> Run:
+        """Make a new folder, named after the prompt, in ``output``. Earlier runs are never touched.
+
+        Raises:
+            StudioError: the prompt is empty or the prior knows nothing of it; the prior cannot be had;
+                ``output`` cannot be written to. No folder is left behind.
+        """
+        recipe = replace(recipe, prompt=clean_prompt(recipe.prompt))
+        chosen = build_prior(recipe, build_device(recipe))
+        build_stages(recipe, chosen.prior)
+        initial_state(recipe, build_device(recipe))
+        return Run(_new_folder(recipe, output), recipe, chosen)
+
+    @staticmethod
+    def open(folder: Path) -> Run:
+        """The run in an existing folder.
+
+        Raises:
+            StudioError: the folder is not a run's, or is from a newer version of the studio.
+        """
+        marker = folder / _FORMAT
+        if not (folder / _RECIPE).is_file() or not marker.is_file():
+            what = "is not a run" if folder.is_dir() else "does not exist"
+            raise StudioError(f"{folder} {what}; expected a folder made by 'studio generate'.")
+        try:
+            found = int(json.loads(marker.read_text(encoding="utf-8"))["format"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise StudioError(f"{marker} is damaged; the run cannot be opened.") from error
+        checkpoint.check_format(found, folder)
+        return Run(folder, read(folder / _RECIPE))
+
+    # ------------------------------------------------------------------------------------------ the scene
+
+    @property
+    def step(self) -> int:
+        """How many steps are done."""
+        return self._loaded().step
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether all steps are done."""
+        return self.step >= self.recipe.total_steps
+
+    @property
+    def prior(self) -> Prior:
+        """The prior, built at first use."""
+        return self._choice().prior
+
+    @property
+    def prior_reason(self) -> str:
+        """Which prior the run uses, and why."""
+        return self._choice().reason
+
+    def splats(self) -> Splats:
+        """The scene as it is now, detached."""
+        with torch.no_grad():
+            return self._loaded().scene.at()
+
+    def renderer(self) -> SplatRenderer:
+        """What draws the scene in its last stage."""
+        config = self.recipe.stages[-1].renderer
+        return SplatRenderer(config.backend, config.antialias)
+
+    def render_sides(self, size: int = 256) -> RenderOutput:
+        """The scene from the front, the right, the back and the left, over white."""
+        return four_sides(self.splats(), self.renderer(), size)
+
+    def latest_preview(self) -> Path | None:
+        """The newest preview picture, if there is one yet."""
+        return max((self.folder / "previews").glob("*.png"), default=None)
+
+    def save_preview(self) -> Path:
+        """Draw the scene from four sides into ``previews/``.
+
+        Raises:
+            StudioError: the folder cannot be written to.
+        """
+        from PIL import Image
+
+        stage = self.recipe.stages[self._loaded().stage]
+        pixels = to_pixels(self.render_sides(stage.resolution_at(1.0)).rgb)
+        path = self.folder / "previews" / f"{self.step:07d}.png"
+        with replacing(path) as temporary:
+            Image.fromarray(pixels.transpose(1, 0, 2, 3).reshape(pixels.shape[1], -1, 3)).save(temporary)
+        return path
+
+    # ------------------------------------------------------------------------------------------- the loop
+
+    def __iter__(self) -> Iterator[StepReport]:
+        """Take the steps that are left; checkpoints, previews, events and metrics are written on the way.
+
+        Raises:
+            StudioError: the folder cannot be written to, or the watchdogs see no hope.
+        """
+        recipe, state = self.recipe, self._loaded()
+        stages = self._built()
+        elapsed = max((event.get("elapsed_s", 0.0) for event in self._events.cut(state.step)), default=0.0)
+        if not self.is_finished:
+            self._events.append("begin", state.step, {"prior": self.prior_reason, "device": str(self.device)})
+        saved_step, started = state.step, time.perf_counter()
+        try:
+            for report in optimize(recipe, stages, state):
+                now = elapsed + time.perf_counter() - started
+                is_last = report.step == recipe.total_steps
+                if report.step % recipe.log_every == 0 or report.step == 1 or is_last or report.warnings:
+                    self._events.append_report(report, now)
+                if report.step % recipe.preview_every == 0 or is_last:
+                    self.save_preview()
+                if report.step % recipe.checkpoint_every == 0 or is_last:
+                    checkpoint.save(state, self.folder / "state")
+                    saved_step = report.step
+                yield report
+        except GeneratorExit:
+            # The caller stops between two steps, where the state is whole.
+            if state.step > saved_step:
+                checkpoint.save(state, self.folder / "state")
+            raise
+        except StudioError as error:
+            self._events.append("stop", state.step, {"reason": str(error)})
+            raise
+        if not (self.folder / "metrics.json").is_file():
+            seconds = elapsed + time.perf_counter() - started
+            self._finish(seconds)
+
+    def _finish(self, seconds: float) -> None:
+        metrics = final_metrics(self.splats(), self.renderer(), self.recipe, self.prior)
+        metrics |= {
+            "seconds": round(seconds, 2),
+            "steps_per_second": round(self.step / max(seconds, 1e-9), 2),
+        }
+        write_bytes(self.folder / "metrics.json", json.dumps(metrics, indent=2).encode())
+        self._events.append("finish", self.step, {"elapsed_s": round(seconds, 3), "metrics": metrics})
+
+    def metrics(self) -> dict[str, float | str]:
+        """The figures of the finished scene; empty before that."""
+        path = self.folder / "metrics.json"
+        if not path.is_file():
+            return {}
+        found: dict[str, float | str] = json.loads(path.read_text(encoding="utf-8"))
+        return found
+
+    def _choice(self) -> ChosenPrior:
+        if self._chosen is None:
+            self._chosen = build_prior(self.recipe, self.device)
+        return self._chosen
+
+    def _built(self) -> tuple[BuiltStage, ...]:
+        if self._stages is None:
+            self._stages = build_stages(self.recipe, self.prior)
+        return self._stages
+
+    def _loaded(self) -> LoopState:
+        """The state in memory; at first the last checkpoint's, or the start."""
+        if self._state is None:
+            saved = checkpoint.checkpoints(self.folder / "state")
+            self._state = (
+                checkpoint.load(saved[-1], self.recipe, self.device)
+                if saved
+                else initial_state(self.recipe, self.device)
+            )
+        return self._state
+
+
+def start(
+    prompt: str, preset: str = "default", overrides: Sequence[str] = (), output: Path = Path("runs")
+) -> Run:
+    """A new run of a preset, to be iterated.
+
+    Args:
+        prompt: what to make.
+        preset: the name of a preset, or the path of a recipe.
+        overrides: lines such as ``"stages.0.steps=400"``.
+        output: where the run's own folder is made.
+
+    Raises:
+        StudioError: see ``studio.recipes.load.load`` and ``Run.create``.
+    """
+    return Run.create(load(preset, prompt, overrides), output)
+
+
+def _new_folder(recipe: Recipe, output: Path) -> Path:
+    """A fresh folder with the recipe in it: made under another name, then renamed to the first free one."""
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=output, prefix=".new-") as temporary:
+            whole = Path(temporary) / "run"
+            for name in ("state", "previews", "assets"):
+                (whole / name).mkdir(parents=True)
+            (whole / _RECIPE).write_text(to_toml(recipe), encoding="utf-8")
+            made_by = {"format": checkpoint.FORMAT, "studio": _version()}
+            (whole / _FORMAT).write_text(json.dumps(made_by), encoding="utf-8")
+            return _renamed(whole, output, slug(recipe.prompt))
+    except OSError as error:
+        raise StudioError(
+            f"Cannot write to {output}: {error.strerror or error}; expected a folder with space left. "
+            "Try another output folder."
+        ) from error
+
+
+def _renamed(whole: Path, output: Path, name: str) -> Path:
+    number = 1
+    while True:
+        suffix = "" if number == 1 else f"-{number}"
+        target = output / (name[: LONGEST_NAME - len(suffix)] + suffix)
+        number += 1
+        if target.exists():
+            continue
+        try:
+            return whole.rename(target)
+        except OSError:
+            # Another run took the name in between; anything else is a reason to give up.
+            if not target.exists():
+                raise
+
+
+def slug(prompt: str) -> str:
+    """The prompt as a file name: lower-case ASCII words joined by hyphens, ``run`` if nothing is left."""
+    plain = unicodedata.normalize("NFKD", prompt).encode("ascii", "ignore").decode().lower()
+    return re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:LONGEST_NAME].strip("-") or "run"
+
+
+def _version() -> str:
+    try:
+        return version("studio")
+    except PackageNotFoundError:
+        return "unknown"

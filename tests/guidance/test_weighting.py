@@ -6,6 +6,7 @@ import torch
 from studio.guidance.weighting import named
 from studio.recipes.guidance import WeightName
 from tests.guidance.bench import STABLE_DIFFUSION
+from tests.truth.gaussian import stable_diffusion_level
 
 AT_400 = {
     "sigma2": 0.57553,
@@ -26,10 +27,8 @@ def test_weights_at_a_known_level(name: WeightName) -> None:
     assert weight[0].item() == pytest.approx(AT_400[name], abs=5e-5)
 
 
-def test_sigma2_is_one_minus_alphas_cumprod() -> None:
-    from diffusers import DDPMScheduler
-
-    scheduler = DDPMScheduler(1000, beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
-    timesteps = torch.arange(1000)
-    weight = named("sigma2")(*STABLE_DIFFUSION.alpha_sigma(timesteps.float(), torch.float64)).flatten()
-    torch.testing.assert_close(weight.float(), 1 - scheduler.alphas_cumprod, atol=1e-6, rtol=1e-5)
+@pytest.mark.parametrize("timestep", [0, 20, 500, 999])
+def test_sigma2_is_one_minus_alphas_cumprod(timestep: int) -> None:
+    alpha, sigma = STABLE_DIFFUSION.alpha_sigma(torch.tensor([float(timestep)]), torch.float64)
+    alpha_bar = stable_diffusion_level(timestep)[0] ** 2
+    assert named("sigma2")(alpha, sigma).item() == pytest.approx(1 - alpha_bar, abs=1e-12)

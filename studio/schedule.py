@@ -57,7 +57,7 @@ class NoiseSchedule:
     @staticmethod
     def from_alphas_cumprod(alphas_cumprod: Float[Tensor, "t"]) -> NoiseSchedule:
         """A variance-preserving schedule from diffusers' table of alpha²."""
-        # The floor keeps tables that end in pure noise (zero terminal SNR) invertible; the value is diffusers'.
+        # The floor, diffusers' own, keeps tables that end in pure noise (zero terminal SNR) invertible.
         alphas_cumprod = alphas_cumprod.double().clamp(min=2.0**-24)
         return NoiseSchedule("vp", torch.log(alphas_cumprod / (1 - alphas_cumprod)))
 

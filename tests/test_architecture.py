@@ -39,7 +39,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "run": GROUND | {"scenes", "renderers", "guidance", "priors", "export", "evaluate"},
     "evaluate": GROUND | {"scenes", "renderers", "guidance", "priors", "export", "run"},
 }
-ON_TOP = frozenset(["cli", "doctor", "__init__", "__main__"])
+ON_TOP = frozenset("__init__ cli arguments commands console doctor".split())
 
 HEAVY = (
     "diffusers", "transformers", "trimesh", "xatlas", "skimage", "fast_simplification", "imageio", "gradio",

@@ -41,8 +41,8 @@ def prior_named(name: str) -> PriorConfig:
         if any((folder / denoiser).is_dir() for denoiser in _DENOISERS):
             return LatentPriorConfig(source=name)
         raise StudioError(
-            f"{name} is no prior: expected a diffusers model (with unet/ or transformer/) or your own models with "
-            f"their captions ({', '.join(CAPTION_FILES)})."
+            f"{name} is no prior: expected a diffusers model (with unet/ or transformer/) or your own models "
+            f"with captions ({', '.join(CAPTION_FILES)})."
         )
     if _HUB_ID.fullmatch(name) and not name.startswith("."):
         return LatentPriorConfig(source=name)

@@ -1,0 +1,272 @@
+"""What can be typed after ``studio``: every command is a frozen dataclass whose docstrings are its help."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from tyro.conf import Positional, UseAppendAction, arg, subcommand
+
+from studio.errors import StudioError, nearest
+from studio.priors.training.data import RenderDataConfig
+from studio.priors.training.evaluate import EvaluateConfig
+from studio.priors.training.train import TrainConfig
+
+RunFolder = Annotated[Positional[Path], arg(metavar="RUN")]
+PriorName = Annotated[str, arg(metavar="auto|library|small|FOLDER|HUB-ID")]
+
+
+@dataclass(frozen=True)
+class Generate:
+    """Turn a prompt into an asset."""
+
+    prompt: Annotated[Positional[str], arg(metavar="PROMPT")]
+    """What to make, such as "a teddy bear"."""
+    preset: str = "default"
+    """A preset ("studio presets list") or the path of a recipe."""
+    prior: Annotated[str | None, arg(metavar="auto|library|small|FOLDER|HUB-ID")] = None
+    """Instead of the preset's: the best that this machine can run, the exact prior, the learned one, a folder of
+    your own models or of a diffusers model, or a hub id."""
+    steps: Annotated[int | None, arg(metavar="N")] = None
+    """How many steps, instead of the preset's."""
+    seed: Annotated[int | None, arg(metavar="N")] = None
+    """Another seed gives another asset."""
+    output: Path = Path("runs")
+    """Where the run's own folder is made."""
+    set: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="KEY=VALUE")] = ()
+    """Any other key of the recipe, such as stages.0.cameras.views_per_step=8; may be given again."""
+    dry_run: bool = False
+    """Print the resolved recipe and the predicted time and memory, and stop."""
+
+
+@dataclass(frozen=True)
+class Resume:
+    """Go on with a run that was stopped."""
+
+    run: RunFolder
+    """The run's folder."""
+
+
+@dataclass(frozen=True)
+class Export:
+    """Write a run's asset to files of your choice."""
+
+    run: RunFolder
+    """The run's folder."""
+    files: Annotated[Positional[tuple[Path, ...]], arg(metavar="FILE")]
+    """What to write, such as bear.glb bear.spz turn.gif: the suffix says the format."""
+
+
+@dataclass(frozen=True)
+class Render:
+    """Draw a run's scene, or a mesh, from one side."""
+
+    source: Annotated[Positional[Path], arg(metavar="RUN|MESH")]
+    """A run's folder, or a .glb, .obj, .ply or .stl mesh."""
+    output: Path = Path("render.png")
+    """The picture to write."""
+    azimuth: float = 30.0
+    """Degrees, counter-clockwise seen from above; 0 is the front."""
+    elevation: float = 15.0
+    """Degrees above the horizon."""
+    size: int = 512
+    """Width and height in pixels."""
+
+
+@dataclass(frozen=True)
+class PresetsList:
+    """Name the presets."""
+
+
+@dataclass(frozen=True)
+class PresetsShow:
+    """Print a preset with every key that can be set."""
+
+    preset: Annotated[Positional[str], arg(metavar="PRESET")] = "default"
+    """Its name, or the path of a recipe."""
+
+
+@dataclass(frozen=True)
+class Presets:
+    """The recipes that ship with the studio."""
+
+    command: Annotated[PresetsList, subcommand(name="list")] | Annotated[PresetsShow, subcommand(name="show")]
+
+
+@dataclass(frozen=True)
+class PriorInfo:
+    """Say what a prior is and where it comes from."""
+
+    prior: Annotated[Positional[PriorName], arg(metavar="PRIOR")] = "auto"
+    """auto, library, small, a folder or a hub id."""
+
+
+@dataclass(frozen=True)
+class PriorVocab:
+    """List the names that the exact prior knows, or say how it reads a prompt."""
+
+    models: Path | None = None
+    """A folder of your own captioned models, instead of the catalogue."""
+    prompt: Annotated[str | None, arg(metavar="TEXT")] = None
+    """Say which models this prompt means, instead."""
+
+
+@dataclass(frozen=True)
+class PriorBuildCatalogue:
+    """Build the exact prior's catalogue from furniture libraries (.sh3f files)."""
+
+    source: Annotated[Positional[Path], arg(metavar="SOURCE")]
+    """A folder that holds the libraries, at any depth."""
+    catalogue: Annotated[Positional[Path], arg(metavar="CATALOGUE")]
+    """The folder to write; its selection.csv says which models to take."""
+    workers: int = 2
+    """Processes."""
+
+
+@dataclass(frozen=True)
+class PriorRenderData:
+    """Draw the pictures that the learned prior trains on."""
+
+    output: Annotated[Positional[Path], arg(metavar="FOLDER")]
+    """The folder to write."""
+    models: Path | None = None
+    """A folder of your own captioned models, instead of the catalogue."""
+    nouns: int = 0
+    """Only the nouns with the most models, this many; 0 for all."""
+    pictures: RenderDataConfig = field(default_factory=RenderDataConfig)
+
+
+@dataclass(frozen=True)
+class PriorTrain:
+    """Train the learned prior; goes on where it was stopped."""
+
+    training: TrainConfig
+
+
+@dataclass(frozen=True)
+class PriorEvaluate:
+    """Sample a learned prior and count how often the picture is nearest to what was asked for."""
+
+    views: Annotated[Positional[Path], arg(metavar="VIEWS")]
+    """A folder made by "studio prior render-data"."""
+    prior: PriorName = "small"
+    """The prior."""
+    output: Path = Path("evaluation")
+    """The folder for the table and the sample sheet."""
+    sampling: EvaluateConfig = field(default_factory=EvaluateConfig)
+
+
+@dataclass(frozen=True)
+class Prior:
+    """Look at priors, and make your own."""
+
+    command: (
+        Annotated[PriorInfo, subcommand(name="info")]
+        | Annotated[PriorVocab, subcommand(name="vocab")]
+        | Annotated[PriorBuildCatalogue, subcommand(name="build-catalogue")]
+        | Annotated[PriorRenderData, subcommand(name="render-data")]
+        | Annotated[PriorTrain, subcommand(name="train")]
+        | Annotated[PriorEvaluate, subcommand(name="evaluate")]
+    )
+
+
+@dataclass(frozen=True)
+class Doctor:
+    """Say what this machine has, which kernels and priors it runs, and why."""
+
+    output: Path = Path("runs")
+    """The folder that runs would be written to."""
+
+
+@dataclass(frozen=True)
+class Cite:
+    """Print the papers behind a preset, as BibTeX."""
+
+    preset: Annotated[Positional[str], arg(metavar="PRESET")] = "default"
+    """Its name, or the path of a recipe."""
+
+
+Command = Generate | Resume | Export | Render | Presets | Prior | Doctor | Cite
+
+_NAMES: dict[str, tuple[str, ...]] = {
+    "generate": (),
+    "resume": (),
+    "export": (),
+    "render": (),
+    "presets": ("list", "show"),
+    "prior": ("info", "vocab", "build-catalogue", "render-data", "train", "evaluate"),
+    "doctor": (),
+    "cite": (),
+}
+
+
+def parse(arguments: Sequence[str]) -> Command:
+    """The command that was typed.
+
+    Raises:
+        StudioError: there is no such command or option, or a value does not fit.
+        SystemExit: help was asked for and printed.
+    """
+    _check_names(arguments)
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            command: Command = tyro.cli(
+                Command,  # type: ignore[arg-type]
+                prog="studio",
+                description="A prompt becomes a Gaussian-splat and mesh asset.",
+                args=list(arguments),
+                config=(
+                    tyro.conf.OmitSubcommandPrefixes,
+                    tyro.conf.OmitArgPrefixes,
+                    tyro.conf.FlagCreatePairsOff,
+                ),
+            )
+    except SystemExit as exit_:
+        if not exit_.code:
+            raise
+        raise StudioError(_in_one_line(said.getvalue())) from None
+    return command
+
+
+def _check_names(typed: Sequence[str]) -> None:
+    """Refuses a missing or misspelt command; the nearest right one is named."""
+    if not typed:
+        raise StudioError(f"No command was given; expected one of {', '.join(_NAMES)}. Try: studio --help")
+    name, *rest = typed
+    if name.startswith("-"):
+        return
+    if name not in _NAMES:
+        raise StudioError(_no_such(name, tuple(_NAMES)))
+    inner = _NAMES[name]
+    if not inner or (rest and rest[0] in (*inner, "-h", "--help")):
+        return
+    if not rest:
+        raise StudioError(f"'studio {name}' needs one word more: {', '.join(inner)}.")
+    raise StudioError(_no_such(f"{name} {rest[0]}", tuple(f"{name} {word}" for word in inner)))
+
+
+def _no_such(name: str, known: tuple[str, ...]) -> str:
+    return f"There is no command {name!r}; expected one of {', '.join(known)}.{nearest(name, known)}"
+
+
+def _in_one_line(box: str) -> str:
+    """The gist of tyro's framed messages: what is wrong, and what was perhaps meant."""
+    lines = [line.strip("│ ").rstrip() for line in box.splitlines() if not line.startswith(("╭", "╰"))]
+    text = re.sub(r"\s+", " ", " ".join(lines)).strip()
+    problem, *rest = re.split(r" ?─{3,} ?| Got errors: ", text)
+    unfit = re.match(
+        r"Error parsing (\S+): no type matching (\S+) could be instantiated from \[(.*)\]", problem
+    )
+    if unfit is not None:
+        option, expected, came = unfit.groups()
+        problem = f"{option} {came} does not fit; expected {expected.removeprefix('{None}|')}"
+    meant = re.search(r"Perhaps you meant: .*?(--[\w-]+)", " ".join(rest))
+    hint = f" Did you mean {meant.group(1)!r}?" if meant else ""
+    return f"{problem.replace(' (required)', '').rstrip(' .')}.{hint} Try: studio COMMAND --help"

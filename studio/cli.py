@@ -1,0 +1,48 @@
+"""The command line: reads what was typed, has it done, and says in one line what is wrong.
+
+Exit codes: 0 done, 2 something that the user can mend, 130 stopped with Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from studio.arguments import parse
+from studio.commands import perform
+from studio.errors import StudioError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command; returns the exit code."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        with _warnings_in_one_line():
+            return perform(parse(arguments))
+    except StudioError as error:
+        print(f"studio: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("studio: stopped", file=sys.stderr)
+        return 130
+
+
+@contextlib.contextmanager
+def _warnings_in_one_line() -> Iterator[None]:
+    """The studio's own warnings as plain lines; those of libraries are for developers and stay away."""
+
+    def show(message: Warning | str, *_: Any, **__: Any) -> None:
+        print(f"studio: warning: {message}", file=sys.stderr)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.filterwarnings("default", module=r"studio\.")
+        warnings.showwarning = show
+        yield
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,369 @@
+"""What each command of the command line does."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from typing_extensions import assert_never
+
+from studio import arguments
+from studio.console import RunProgress, duration
+from studio.doctor import EXAMPLE_PROMPT, automatic_prior, examine
+from studio.export.files import write_bytes
+from studio.guidance.citation import Citation
+from studio.guidance.methods import citations
+from studio.priors.catalogue import Catalogue
+from studio.priors.catalogue_build import build_catalogue
+from studio.priors.latent import load_latent_prior
+from studio.priors.training.data import CaptionedMesh, load_views, render_data
+from studio.priors.training.evaluate import DdimSampler, evaluate, save_png, tiled
+from studio.priors.training.train import train
+from studio.priors.vocabulary import Vocabulary
+from studio.recipes import load
+from studio.recipes.config import (
+    AutoPriorConfig,
+    CamerasConfig,
+    FixedSetConfig,
+    LatentPriorConfig,
+    LibraryPriorConfig,
+    MultiViewConfig,
+    OrbitConfig,
+    Recipe,
+    SmallPriorConfig,
+)
+from studio.run.build import small_prior_folder
+from studio.run.forecast import forecast
+from studio.run.prior_names import prior_named
+from studio.run.session import Run
+
+_TRAIN_LINE_EVERY_S = 10.0
+
+
+def perform(command: arguments.Command) -> int:
+    """Carries a command out; returns the exit code.
+
+    Raises:
+        StudioError: something that the user can mend.
+    """
+    match command:
+        case arguments.Generate():
+            return generate(command)
+        case arguments.Resume():
+            return resume(command)
+        case arguments.Export():
+            return export(command)
+        case arguments.Render():
+            return render(command)
+        case arguments.Presets():
+            return presets(command.command)
+        case arguments.Prior():
+            return prior(command.command)
+        case arguments.Doctor():
+            return doctor(command)
+        case arguments.Cite():
+            return cite(command)
+        case _:
+            assert_never(command)
+
+
+def generate(command: arguments.Generate) -> int:
+    """Makes a new run and takes it to the end."""
+    recipe = load.load(command.preset, command.prompt, _overrides(command))
+    if command.dry_run:
+        return _predict(recipe)
+    run = Run.create(recipe, command.output)
+    print(f"prior: {run.prior_reason}")
+    print(f"run: {run.folder}", flush=True)
+    return _complete(run)
+
+
+def resume(command: arguments.Resume) -> int:
+    """Goes on with a run."""
+    run = Run.open(command.run)
+    if not run.is_finished:
+        print(f"prior: {run.prior_reason}")
+    print(f"run: {run.folder}, {run.step} of {run.recipe.total_steps} steps done", flush=True)
+    return _complete(run)
+
+
+def _overrides(command: arguments.Generate) -> list[str]:
+    """The command's options as lines of a recipe, the most explicit last."""
+    lines: list[str] = []
+    if command.steps is not None:
+        stages = load.load(command.preset).stages
+        total = sum(stage.steps for stage in stages)
+        shares = [round(command.steps * stage.steps / total) for stage in stages]
+        lines += [f"stages.{index}.steps={share}" for index, share in enumerate(shares)]
+    if command.seed is not None:
+        lines.append(f"seed={command.seed}")
+    match None if command.prior is None else prior_named(command.prior):
+        case None:
+            pass
+        case LibraryPriorConfig(folder=str(folder)):
+            lines += ["prior.kind=library", f"prior.folder={json.dumps(folder)}"]
+        case LatentPriorConfig(source=source):
+            lines += ["prior.kind=latent", f"prior.source={json.dumps(source)}"]
+        case config:
+            lines.append(f"prior.kind={config.kind}")
+    return [*lines, *command.set]
+
+
+def _predict(recipe: Recipe) -> int:
+    """Prints the recipe with every key, and what it will cost."""
+    chosen = build_prior(recipe, build_device(recipe))
+    expected = forecast(recipe, chosen)
+    print(load.to_toml(recipe))
+    print(f"# prior: {chosen.reason}")
+    print(f"# time: about {duration(expected.seconds)} for {recipe.total_steps} steps, then the export")
+    print(f"# memory: about {expected.memory_bytes / 2**30:.1f} GiB")
+    return 0
+
+
+def _complete(run: Run) -> int:
+    """Takes the steps that are left, with a live line; then writes the assets and prints where they are."""
+    console = Console()
+    views = [_images_per_step(stage.cameras) for stage in run.recipe.stages]
+    with RunProgress(console, run.step, run.recipe.total_steps) as progress, _stop_request() as wants_to_stop:
+        steps = iter(run)
+        for report in steps:
+            progress.show(report, views[report.stage], run.latest_preview())
+            if wants_to_stop() and report.step < report.total_steps:
+                steps.close()
+                print(
+                    f"studio: stopped at step {report.step}; resume with: studio resume {run.folder}",
+                    file=sys.stderr,
+                )
+                return 130
+    print("writing the assets", flush=True)
+    for path in run.export():
+        print(path)
+    for name, value in run.metrics().items():
+        print(f"{name:<22} {value:.4g}" if isinstance(value, float) else f"{name:<22} {value}")
+    return 0
+
+
+def _images_per_step(cameras: CamerasConfig) -> int:
+    match cameras:
+        case FixedSetConfig() | OrbitConfig():
+            return cameras.views_per_step
+        case MultiViewConfig():
+            return cameras.sets_per_step * cameras.views
+        case _:
+            assert_never(cameras)
+
+
+@contextlib.contextmanager
+def _stop_request() -> Iterator[Callable[[], bool]]:
+    """Whether Ctrl-C was pressed: the step at hand is finished first. Pressed again, it stops at once."""
+    asked = threading.Event()
+
+    def ask(*_: object) -> None:
+        asked.set()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield asked.is_set
+        return
+    before = signal.signal(signal.SIGINT, ask)
+    try:
+        yield asked.is_set
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def presets(command: arguments.PresetsList | arguments.PresetsShow) -> int:
+    """Names the presets, or prints one with every key."""
+    match command:
+        case arguments.PresetsList():
+            for name in load.preset_names():
+                print(f"{name:<16}{load.load(name).description}")
+        case arguments.PresetsShow():
+            print(load.to_toml(load.load(command.preset)), end="")
+        case _:
+            assert_never(command)
+    return 0
+
+
+def cite(command: arguments.Cite) -> int:
+    """Prints the papers behind a preset's guidance, each once."""
+    recipe = load.load(command.preset)
+    terms = [term for stage in recipe.stages for term in stage.guidance]
+    for citation in dict.fromkeys(citation for term in terms for citation in citations(term.method)):
+        print(_bibtex(citation))
+    return 0
+
+
+def doctor(command: arguments.Doctor) -> int:
+    """Prints what this machine has; trouble is marked and told again at the end."""
+    troubles = []
+    for finding in examine(command.output):
+        mark = "!" if finding.trouble else " "
+        print(f"{mark} {finding.what:<18} {finding.says}", flush=True)
+        if finding.trouble:
+            troubles.append(finding.what)
+    print(f"\nTrouble with: {', '.join(troubles)}." if troubles else "\nAll is well.")
+    return 0
+
+
+def prior(
+    command: arguments.PriorInfo
+    | arguments.PriorVocab
+    | arguments.PriorBuildCatalogue
+    | arguments.PriorRenderData
+    | arguments.PriorTrain
+    | arguments.PriorEvaluate,
+) -> int:
+    """Looks at priors, and makes them."""
+    match command:
+        case arguments.PriorInfo():
+            return prior_info(command)
+        case arguments.PriorVocab():
+            return prior_vocab(command)
+        case arguments.PriorBuildCatalogue():
+            return prior_build_catalogue(command)
+        case arguments.PriorRenderData():
+            return prior_render_data(command)
+        case arguments.PriorTrain():
+            return prior_train(command)
+        case arguments.PriorEvaluate():
+            return prior_evaluate(command)
+        case _:
+            assert_never(command)
+
+
+def prior_vocab(command: arguments.PriorVocab) -> int:
+    """Lists the names that the exact prior knows, or says how it reads a prompt."""
+    catalogue = _catalogue(command.models)
+    vocabulary = Vocabulary(catalogue.entries)
+    if command.prompt is None:
+        for name, count in vocabulary.names():
+            print(f"{count:>4}  {name}")
+        print(f"also: {', '.join(word for word, _ in vocabulary.adjectives())}")
+        return 0
+    match = vocabulary.match_something(command.prompt)
+    for member in match.members:
+        print(f"{match.weights[member]:.2f}  {catalogue.entries[member].caption}")
+    for warning in match.warnings:
+        print(f"studio: warning: {warning}", file=sys.stderr)
+    return 0
+
+
+def prior_build_catalogue(command: arguments.PriorBuildCatalogue) -> int:
+    """Builds the exact prior's catalogue from furniture libraries."""
+
+    def progress(done: int, total: int, name: str) -> None:
+        print(f"{done}/{total}  {name}", flush=True)
+
+    report = build_catalogue(command.source, command.catalogue, workers=command.workers, progress=progress)
+    mean = sum(report.kept.values()) / len(report.kept)
+    print(f"{len(report.kept)} models in {report.total_bytes / 1e6:.1f} MB, mean fidelity {mean:.1f} dB")
+    for name, decibels in report.dropped.items():
+        print(f"left out: {name} at {decibels:.1f} dB")
+    return 0
+
+
+def prior_render_data(command: arguments.PriorRenderData) -> int:
+    """Draws the learned prior's training pictures from a catalogue."""
+    catalogue = _catalogue(command.models)
+    counts = Counter(entry.noun for entry in catalogue)
+    nouns = {noun for noun, _ in counts.most_common(command.nouns or None)}
+    chosen = [entry for entry in catalogue if entry.noun in nouns]
+
+    def drawn() -> Iterator[CaptionedMesh]:
+        for place, entry in enumerate(chosen):
+            print(f"{place + 1}/{len(chosen)}  {entry.caption}", flush=True)
+            yield CaptionedMesh((entry.noun, *entry.synonyms), entry.mesh())
+
+    render_data(drawn(), command.pictures, command.output)
+    print(f"{len(chosen)} models of {len(nouns)} nouns in {command.output}")
+    return 0
+
+
+def prior_train(command: arguments.PriorTrain) -> int:
+    """Trains the learned prior, and writes it as a folder that --prior takes."""
+    latest = time.monotonic() - _TRAIN_LINE_EVERY_S
+    for report in train(command.training):
+        if time.monotonic() - latest >= _TRAIN_LINE_EVERY_S or report.step == report.total_steps:
+            latest = time.monotonic()
+            print(
+                f"step {report.step}/{report.total_steps}  loss {report.loss:.4f}  "
+                f"{report.images_per_second:.0f} images/s  ETA {duration(report.eta_seconds)}",
+                flush=True,
+            )
+        if report.sheet is not None:
+            print(f"samples: {report.sheet}", flush=True)
+    return 0
+
+
+def prior_evaluate(command: arguments.PriorEvaluate) -> int:
+    """Scores a learned prior by the nearest true renderings of its samples."""
+    views = load_views(command.views)
+    config = command.sampling
+    sampler = DdimSampler(_learned(command.prior), config.steps, config.guidance_scale)
+    result = evaluate(sampler, views, config)
+    write_bytes(command.output / "retrieval.md", result.table().encode())
+    pairs = [image for pair in zip(result.samples, result.truths, strict=True) for image in pair]
+    save_png(tiled(torch.stack(pairs), 20), command.output / "samples.png")
+    print(result.table(), end="")
+    print(f"samples beside the truth: {command.output / 'samples.png'}")
+    return 0
+
+
+def prior_info(command: arguments.PriorInfo) -> int:
+    """Says what a prior is made of, and by whom."""
+    config = prior_named(command.prior)
+    match config:
+        case AutoPriorConfig():
+            print(f"for the prompt {EXAMPLE_PROMPT!r} this machine takes {automatic_prior()}")
+        case LibraryPriorConfig():
+            _describe_catalogue(_catalogue(None if config.folder is None else Path(config.folder)))
+        case SmallPriorConfig():
+            print((small_prior_folder().parent / "README.md").read_text(encoding="utf-8"), end="")
+        case LatentPriorConfig():
+            _describe_model(config.source)
+        case _:
+            assert_never(config)
+    return 0
+
+
+def _describe_catalogue(catalogue: Catalogue) -> None:
+    nouns = Counter(entry.noun for entry in catalogue)
+    print(f"the exact prior: {len(catalogue)} captioned models of {len(nouns)} nouns")
+    print(f"most models: {', '.join(f'{noun} ({count})' for noun, count in nouns.most_common(12))}")
+    licences = Counter(entry.licence for entry in catalogue if entry.licence)
+    for licence, count in licences.most_common():
+        creators = sorted({entry.creator for entry in catalogue if entry.licence == licence})
+        print(f"{licence}: {count} models by {', '.join(creators)}")
+
+
+def _describe_model(source: str) -> None:
+    model = load_latent_prior(source, torch.device("cpu"))
+    weights = sum(parameter.numel() for parameter in model.denoiser.parameters())
+    print(f"{source}: {type(model.denoiser).__name__}, {weights / 1e6:.1f} M weights")
+    print(f"predicts {model.prediction.value} at {len(model.schedule)} noise levels")
+    print(f"is told the camera: {'yes' if model.uses_camera else 'no, only words'}")
+
+
+def _catalogue(folder: Path | None) -> Catalogue:
+    """A folder of a user's own models, or the catalogue that ships with the studio."""
+    return Catalogue.load() if folder is None else Catalogue.from_folder(folder)
+
+
+def _bibtex(citation: Citation) -> str:
+    surname = citation.authors.split(",")[0].split()[-1].lower()
+    authors = citation.authors.replace(", ", " and ")
+    return (
+        f"@article{{{surname}{citation.year}_{citation.arxiv.replace('.', '_')},\n"
+        f"  author = {{{authors}}},\n  title = {{{citation.title}}},\n  year = {{{citation.year}}},\n"
+        f"  journal = {{arXiv preprint arXiv:{citation.arxiv}}}\n}}\n"
+    )

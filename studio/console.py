@@ -1,0 +1,94 @@
+"""What a run looks like in a terminal: one live line, or elsewhere a plain line every few seconds."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+from typing_extensions import Self
+
+from studio.types import StepReport
+
+_PLAIN_LINE_EVERY_S = 5.0
+_RATE_OVER_STEPS = 40
+
+
+class RunProgress:
+    """Shows step, ETA, images a second and the latest preview while a run goes on.
+
+    Args:
+        console: where to; a live line is drawn only on a terminal.
+        first_step: how many steps were done before, 0 in a new run.
+        total_steps: of the whole run.
+        clock: seconds from some origin.
+    """
+
+    def __init__(
+        self,
+        console: Console,
+        first_step: int,
+        total_steps: int,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._console = console
+        self._clock = clock
+        self._total = total_steps
+        self._moments = deque([(clock(), first_step)], maxlen=_RATE_OVER_STEPS)
+        self._last_line_at = clock() - _PLAIN_LINE_EVERY_S
+        self._warned: set[str] = set()
+        self._bar = Progress(
+            TextColumn("{task.completed}/{task.total}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.description}", markup=False),
+            console=console,
+            transient=True,
+        )
+        self._task = self._bar.add_task("starting", total=total_steps, completed=first_step)
+
+    def __enter__(self) -> Self:
+        if self._console.is_terminal:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def show(self, report: StepReport, images_per_step: int, preview: Path | None) -> None:
+        """Takes notice of a step."""
+        now = self._clock()
+        self._moments.append((now, report.step))
+        line = self._line(report.step, images_per_step, preview)
+        if self._console.is_terminal:
+            self._bar.update(self._task, completed=report.step, description=line)
+        elif now - self._last_line_at >= _PLAIN_LINE_EVERY_S or report.step == self._total:
+            self._last_line_at = now
+            self.say(f"step {report.step}/{self._total}  {line}")
+        for warning in report.warnings:
+            if warning not in self._warned:
+                self._warned.add(warning)
+                self.say(f"warning: {warning}")
+
+    def say(self, text: str) -> None:
+        """Prints a line above the live one."""
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def _line(self, step: int, images_per_step: int, preview: Path | None) -> str:
+        (earlier, first), (now, last) = self._moments[0], self._moments[-1]
+        rate = (last - first) / (now - earlier) if now > earlier else 0.0
+        left = (self._total - step) / rate if rate else 0.0
+        parts = [f"ETA {duration(left)}", f"{rate * images_per_step:.0f} images/s"]
+        return "  ".join([*parts, *([f"preview {preview}"] if preview else [])])
+
+
+def duration(seconds: float) -> str:
+    """``"1:05"``, ``"2:03:04"``."""
+    minutes, second = divmod(round(seconds), 60)
+    hours, minute = divmod(minutes, 60)
+    return f"{hours}:{minute:02d}:{second:02d}" if hours else f"{minute}:{second:02d}"

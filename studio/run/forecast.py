@@ -1,0 +1,96 @@
+"""What a run will cost, told by taking a few of its steps and throwing them away."""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+import sys
+import time
+from dataclasses import dataclass, replace
+
+import torch
+
+from studio.recipes.config import (
+    DensifyConfig,
+    FixedSetConfig,
+    NoTopologyConfig,
+    Recipe,
+    RelocateConfig,
+    Stage,
+)
+from studio.run.build import ChosenPrior, build_device, build_stages
+from studio.run.optimize import initial_state, optimize
+
+TRIAL_STEPS = 3
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """A prediction.
+
+    Attributes:
+        seconds: of all steps, without the export.
+        memory_bytes: at the peak: of the GPU's memory on CUDA, else of the machine's.
+    """
+
+    seconds: float
+    memory_bytes: int
+
+
+def forecast(recipe: Recipe, chosen: ChosenPrior) -> Forecast:
+    """Predict from trial steps of each stage with as many splats as it may grow to.
+
+    The steps are taken twice: a prior that caches what it knows of a camera is slower the first time. Cameras
+    of a fixed set are new only until each has been used.
+    """
+    device = build_device(recipe)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    seconds = 0.0
+    for stage in recipe.stages:
+        trial = replace(recipe, stages=(_full_grown(stage),))
+        first, again = (_seconds_a_step(trial, chosen, device) for _ in range(2))
+        fresh = _steps_with_new_cameras(stage)
+        seconds += fresh * max(first, again) + (stage.steps - fresh) * again
+    return Forecast(seconds, _peak_memory(device))
+
+
+def _full_grown(stage: Stage) -> Stage:
+    """The stage's first steps as they are late in the run: with all splats that it may have."""
+    count = stage.scene.initial.count
+    match stage.topology:
+        case DensifyConfig(max_count=most) | RelocateConfig(max_count=most):
+            count = max(count, most)
+    scene = replace(stage.scene, initial=replace(stage.scene.initial, count=count))
+    return replace(stage, steps=TRIAL_STEPS, scene=scene, topology=NoTopologyConfig())
+
+
+def _seconds_a_step(trial: Recipe, chosen: ChosenPrior, device: torch.device) -> float:
+    state = initial_state(trial, device)
+    moments = [time.perf_counter()]
+    for _ in optimize(trial, build_stages(trial, chosen.prior), state):
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        moments.append(time.perf_counter())
+    return statistics.median(after - before for before, after in itertools.pairwise(moments))
+
+
+def _steps_with_new_cameras(stage: Stage) -> int:
+    match stage.cameras:
+        case FixedSetConfig(count=count, views_per_step=views):
+            return min(stage.steps, -(-count // views))
+        case _:
+            return stage.steps
+
+
+def _peak_memory(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    if sys.platform == "win32":
+        import psutil
+
+        return int(psutil.Process().memory_info().peak_wset)
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak

@@ -21,7 +21,7 @@ def studio_light() -> Light:
     A weak fill from the left, a little behind, sets the side apart from the back.
     """
     directions = F.normalize(torch.tensor([[0.4, 0.65, 0.65], [-0.9, 0.1, -0.4]]), dim=-1)
-    return Light(ambient=0.56, hemisphere=0.14, lights=directions * torch.tensor([[0.32], [0.10]]))
+    return Light(ambient=0.6, hemisphere=0.14, lights=directions * torch.tensor([[0.34], [0.1]]))
 
 
 @dataclass(frozen=True)

@@ -23,17 +23,17 @@ SUFFIXES = (".glb", ".gltf", ".obj", ".ply", ".stl")
 def load_mesh(path: str | Path, max_texture_size: int = 1024) -> Mesh:
     """Reads a mesh with all its parts in place, their materials, textures and normals.
 
-    Units and place are the file's; see ``normalised``. Colours are sRGB: glTF's factors and vertex colours, which
-    are linear, are encoded. In OBJ a texture replaces ``Kd``, which exporters leave at arbitrary greys; opacity
-    is ``d`` or 1 - ``Tr``, and the alpha of a texture is that of its image or of ``map_d``.
+    Units and place are the file's; see ``normalised``. Colours are sRGB: glTF's factors and vertex colours,
+    which are linear, are encoded. In OBJ a texture replaces ``Kd``, which exporters leave at arbitrary greys;
+    opacity is ``d`` or 1 - ``Tr``, and the alpha of a texture is that of its image or of ``map_d``.
 
     Args:
         path: an OBJ (with its MTL and pictures beside it), glTF, PLY or STL file.
         max_texture_size: larger textures are shrunk so that no side is longer, in texels.
 
     Raises:
-        StudioError: an unknown suffix; a file that is missing or cannot be read; a material library or texture
-            that is missing; no faces; numbers that are not finite; indices out of range.
+        StudioError: an unknown suffix; a file that is missing or cannot be read; a material library or
+            texture that is missing; no faces; numbers that are not finite; indices out of range.
     """
     path = Path(path)
     if path.suffix.lower() not in SUFFIXES:
@@ -78,7 +78,7 @@ def load_mesh(path: str | Path, max_texture_size: int = 1024) -> Mesh:
     if not bool(mesh.vertices.isfinite().all()):
         count = int((~mesh.vertices.isfinite().all(-1)).sum())
         raise StudioError(
-            f"{path} has {count} vertices that are not finite numbers, expected none: repair and export it again."
+            f"{path} has {count} vertices that are not finite numbers, expected none: repair the mesh."
         )
     return mesh
 
@@ -88,7 +88,7 @@ def normalised(mesh: Mesh, radius: float = 0.5) -> Mesh:
 
     Vertices that no face uses do not count. A mesh that is a single point stays one, at the origin.
     """
-    used = mesh.vertices[mesh.faces.long().flatten().unique()]
+    used = mesh.vertices[torch.unique(mesh.faces.long())]
     centre = (used.amin(0) + used.amax(0)) / 2
     farthest = (used - centre).norm(dim=-1).amax()
     scale = radius / farthest if farthest > 0 else torch.ones_like(farthest)
@@ -98,8 +98,8 @@ def normalised(mesh: Mesh, radius: float = 0.5) -> Mesh:
 def vertex_normals(mesh: Mesh) -> Float[Tensor, "v 3"]:
     """Unit normals for smooth shading, weighted by the area of the faces around.
 
-    Vertices at one place share one normal, so that seams of a texture do not show. It is zero where no face has
-    area.
+    Vertices at one place share one normal, so that seams of a texture do not show. It is zero where no face
+    has area.
     """
     _, place = torch.unique(mesh.vertices, dim=0, return_inverse=True)
     corners = mesh.vertices[mesh.faces.long()]

@@ -1,6 +1,6 @@
 // A z-buffer over bands of rows. Each band looks through the screen bounds of all faces, in their order, so that the
 // picture does not depend on the number of threads; it keeps the nearest face of each sample and shades afterwards,
-// once a sample.
+// once a sample. Translucent faces have a z-buffer of their own.
 #include "rasterize/rasterize.h"
 
 #include <cmath>
@@ -99,6 +99,10 @@ Texel bilinear(const StudioRasterize& in, int64_t level, float u, float v) {
   return {sum.r * scale, sum.g * scale, sum.b * scale, sum.a * (1 / 255.f)};
 }
 
+float opacity(const StudioRasterize& in, int64_t face) {
+  return in.base_colors[4 * in.face_materials[face] + 3];
+}
+
 // One face of one camera, ready to be looked up at samples.
 struct Face {
   Triangle triangle;
@@ -140,8 +144,10 @@ class Shader {
     flat_light_ = light(flat_normal_);
   }
 
-  // Adds rgb, z and normal at the sample's position to seven sums that lie `stride` apart.
-  void add(float x, float y, float* sums, int64_t stride) const {
+  float opacity() const { return in_.base_colors[4 * material_ + 3]; }
+
+  // Adds rgb, z, normal and 1 at the sample's position, times the weight, to eight sums that lie `stride` apart.
+  void add(float x, float y, float weight, float* sums, int64_t stride) const {
     float b[3], scale;
     barycentrics(triangle_, x, y, b, scale);
     const float* base = in_.base_colors + 4 * material_;
@@ -160,11 +166,12 @@ class Shader {
       normal = smooth_normal(b);
       shade = light(normal);
     }
-    for (int c = 0; c < 3; ++c) sums[c * stride] += min(color[c] * shade, 1.f);
-    sums[3 * stride] += 1 / on_screen(triangle_.inverse_depth, x, y);
-    sums[4 * stride] += normal.x;
-    sums[5 * stride] += normal.y;
-    sums[6 * stride] += normal.z;
+    for (int c = 0; c < 3; ++c) sums[c * stride] += weight * min(color[c] * shade, 1.f);
+    sums[3 * stride] += weight / on_screen(triangle_.inverse_depth, x, y);
+    sums[4 * stride] += weight * normal.x;
+    sums[5 * stride] += weight * normal.y;
+    sums[6 * stride] += weight * normal.z;
+    sums[7 * stride] += weight;
   }
 
  private:
@@ -219,25 +226,37 @@ class Shader {
   float flat_light_ = 0;
 };
 
-// Rows y0 to y1 - 1 of samples of one camera.
-struct Band {
-  int y0, y1, columns;
-  float* inverse_depth;  // the nearest face's 1 / z, 0 where there is none
-  int32_t* nearest;      // that face, or -1
+// The nearest face of each sample in the rows y0 to y1 - 1 of one camera.
+struct Layer {
+  Layer(int y0, int y1, int columns, bool exists)
+      : y0(y0),
+        y1(y1),
+        columns(columns),
+        inverse_depth(exists ? static_cast<int64_t>(y1 - y0) * columns : 0),
+        nearest(exists ? static_cast<int64_t>(y1 - y0) * columns : 0) {
+    for (int64_t i = 0; exists && i < static_cast<int64_t>(y1 - y0) * columns; ++i) {
+      inverse_depth[i] = 0, nearest[i] = -1;
+    }
+  }
+
+  const int y0, y1, columns;
+  const Buffer<float> inverse_depth;  // 0 where there is no face
+  const Buffer<int32_t> nearest;      // -1 where there is no face
 };
 
-void draw(const StudioRasterize& in, const Vector* projected, int64_t face, Bounds box, const Band& band) {
+void draw(const StudioRasterize& in, const Vector* projected, int64_t face, Bounds box, const Layer& layer) {
   const Face set(in, projected, face);
   if (!set.drawn) return;
   const Triangle& t = set.triangle;
   const float nearest = 1 / in.near_depth;
   const bool test_alpha = in.cut_out[in.face_materials[face]] != 0;
-  const int y0 = box.y0 > band.y0 ? box.y0 : band.y0, y1 = box.y1 < band.y1 - 1 ? box.y1 : band.y1 - 1;
+  const int y0 = box.y0 > layer.y0 ? box.y0 : layer.y0, y1 = box.y1 < layer.y1 - 1 ? box.y1 : layer.y1 - 1;
   const int x0 = box.x0, x1 = box.x1;
   for (int row = y0; row <= y1; ++row) {
     const float y = static_cast<float>(row) + 0.5f;
-    float* __restrict inverse_depth = band.inverse_depth + static_cast<int64_t>(row - band.y0) * band.columns;
-    int32_t* __restrict id = band.nearest + static_cast<int64_t>(row - band.y0) * band.columns;
+    const int64_t start = static_cast<int64_t>(row - layer.y0) * layer.columns;
+    float* __restrict inverse_depth = layer.inverse_depth.data() + start;
+    int32_t* __restrict id = layer.nearest.data() + start;
     if (test_alpha) {
       for (int column = x0; column <= x1; ++column) {
         const float x = static_cast<float>(column) + 0.5f, w = on_screen(t.inverse_depth, x, y);
@@ -258,23 +277,30 @@ void draw(const StudioRasterize& in, const Vector* projected, int64_t face, Boun
   }
 }
 
-void shade(const StudioRasterize& in, const Vector* projected, int camera, const Band& band) {
+void shade(const StudioRasterize& in, const Vector* projected, int camera, const Layer& opaque, const Layer* glass) {
   const int k = in.supersample;
   const int64_t width = in.width, area = width * in.height;
   const Buffer<float> buffer(8 * width);
   float* sums = buffer.data();
-  Shader shader(in);
+  Shader shader(in), glass_shader(in);
   const float share = 1.f / static_cast<float>(k * k);
-  for (int64_t pixel_row = band.y0 / k; pixel_row < band.y1 / k; ++pixel_row) {
+  for (int64_t pixel_row = opaque.y0 / k; pixel_row < opaque.y1 / k; ++pixel_row) {
     for (int64_t i = 0; i < 8 * width; ++i) sums[i] = 0;
     for (int64_t row = pixel_row * k; row < (pixel_row + 1) * k; ++row) {
-      const int32_t* nearest = band.nearest + (row - band.y0) * band.columns;
+      const float y = static_cast<float>(row) + 0.5f;
       for (int64_t pixel = 0, column = 0; pixel < width; ++pixel) {
         for (const int64_t end = column + k; column < end; ++column) {
-          if (nearest[column] < 0) continue;
-          shader.turn_to(projected, nearest[column]);
-          shader.add(static_cast<float>(column) + 0.5f, static_cast<float>(row) + 0.5f, sums + pixel, width);
-          sums[7 * width + pixel] += 1;
+          const float x = static_cast<float>(column) + 0.5f;
+          const int64_t sample = (row - opaque.y0) * opaque.columns + column;
+          float seen_through = 1;
+          if (glass != nullptr && glass->inverse_depth[sample] > opaque.inverse_depth[sample]) {
+            glass_shader.turn_to(projected, glass->nearest[sample]);
+            glass_shader.add(x, y, glass_shader.opacity(), sums + pixel, width);
+            seen_through -= glass_shader.opacity();
+          }
+          if (opaque.nearest[sample] < 0) continue;
+          shader.turn_to(projected, opaque.nearest[sample]);
+          shader.add(x, y, seen_through, sums + pixel, width);
         }
       }
     }
@@ -322,26 +348,26 @@ void rasterize(const StudioRasterize& in) {
     const Vector* seen = projected.data() + camera * vertices;
     for (int64_t face = begin; face < end; ++face) {
       const Vector u[3] = {seen[in.faces[3 * face]], seen[in.faces[3 * face + 1]], seen[in.faces[3 * face + 2]]};
-      const bool hidden = in.base_colors[4 * in.face_materials[face] + 3] < in.min_opacity;
-      boxes[camera * faces + face] = hidden ? kEmpty : bounds(u, in.near_depth, columns, rows);
+      boxes[camera * faces + face] =
+          opacity(in, face) > 0 ? bounds(u, in.near_depth, columns, rows) : kEmpty;
     }
   });
+
+  bool any_glass = false;
+  for (int64_t face = 0; face < faces; ++face) any_glass |= opacity(in, face) < 1;
 
   const int64_t bands = (in.height + kBandRows - 1) / kBandRows;
   parallel_for(in.threads, cameras * bands, [&](int64_t task, int) {
     const int camera = static_cast<int>(task / bands), first = static_cast<int>(task % bands) * kBandRows * k;
     const int last = first + kBandRows * k < rows ? first + kBandRows * k : rows;
-    const int64_t samples = static_cast<int64_t>(last - first) * columns;
-    const Buffer<float> inverse_depth(samples);
-    const Buffer<int32_t> nearest(samples);
-    for (int64_t i = 0; i < samples; ++i) inverse_depth[i] = 0, nearest[i] = -1;
-    const Band band{first, last, columns, inverse_depth.data(), nearest.data()};
+    const Layer opaque(first, last, columns, true), glass(first, last, columns, any_glass);
     const Vector* seen = projected.data() + camera * vertices;
     const Bounds* box = boxes.data() + camera * faces;
     for (int64_t face = 0; face < faces; ++face) {
-      if (box[face].y0 < last && box[face].y1 >= first) draw(in, seen, face, box[face], band);
+      if (box[face].y0 >= last || box[face].y1 < first) continue;
+      draw(in, seen, face, box[face], any_glass && opacity(in, face) < 1 ? glass : opaque);
     }
-    shade(in, seen, camera, band);
+    shade(in, seen, camera, opaque, any_glass ? &glass : nullptr);
   });
 }
 

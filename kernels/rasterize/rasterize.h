@@ -25,14 +25,13 @@ typedef struct StudioRasterize {
   const float* vertex_colors;     // [v 3] or null
   const float* vertex_normals;    // [v 3] or null: flat
 
-  // A material with base alpha below min_opacity is not drawn; above it is drawn opaque. A sample whose texture
-  // alpha is below 0.5 is cut out.
+  // A material with base alpha below 1 is translucent: its nearest surface is blended over the nearest opaque one;
+  // more layers of it do not show. A sample whose texture alpha is below 0.5 is cut out.
   const float* base_colors;      // [m 4]
   const int32_t* first_level;    // [m + 1]: material m has the levels first_level[m] to first_level[m + 1] - 1
   const int32_t* cut_out;        // [m]: 0 where all of the texture's alpha is 0.5 or more
   const int64_t* levels;         // [l 3]: offset into texels, height, width; each level half as large as the last
   const uint8_t* texels;         // [t 4] straight rgba, row 0 at v = 1
-  float min_opacity;
 
   const float* world_to_pixels;  // [b 3 4]: intrinsics x world_to_camera
   const float* background;       // [b 3]
@@ -41,9 +40,9 @@ typedef struct StudioRasterize {
   const float* lights;           // [l 3]: direction to the light times its strength
 
   float* rgb;     // [b 3 h w] over the background
-  float* alpha;   // [b h w]
-  float* depth;   // [b h w], sum of z over the samples, divided by their number
-  float* normal;  // [b 3 h w], likewise
+  float* alpha;   // [b h w], opacity, averaged over the samples
+  float* depth;   // [b h w], z times opacity, likewise
+  float* normal;  // [b 3 h w], unit normal times opacity, likewise
 } StudioRasterize;
 
 STUDIO_API int32_t studio_rasterize(const StudioRasterize* arguments);

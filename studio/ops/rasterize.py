@@ -15,12 +15,11 @@ from studio.ops.rasterize_reference import rasterize_reference
 from studio.ops.surfaces import Light, Surface
 
 NEAR_DEPTH = 1e-3
-MIN_OPACITY = 0.05
 MAX_SAMPLES = 32767
 
 
 class MeshImages(NamedTuple):
-    """What ``rasterize`` draws. ``alpha`` is coverage; ``depth`` and ``normal`` are multiplied by it."""
+    """What ``rasterize`` draws. ``depth`` and ``normal`` are multiplied by ``alpha``, sample by sample."""
 
     rgb: Float[Tensor, "b 3 h w"]
     alpha: Float[Tensor, "b 1 h w"]
@@ -42,6 +41,7 @@ def rasterize(
 ) -> MeshImages:
     """Draws the nearest surface at each sample, with perspective-correct interpolation.
 
+    A translucent surface is blended over the nearest opaque one; of several, the nearest alone is seen.
     Triangles with a common edge cover each sample of it once. Degenerate and non-finite triangles, and what
     is nearer than 0.001, are not drawn. Textures are filtered trilinearly. No gradients.
 
@@ -82,7 +82,7 @@ def rasterize(
     return MeshImages(
         *rasterize_reference(
             surface, world_to_camera, intrinsics, background, width, height, light, supersample,
-            NEAR_DEPTH, MIN_OPACITY,
+            NEAR_DEPTH,
         )
     )  # fmt: skip
 
@@ -105,7 +105,6 @@ class _Arguments(ctypes.Structure):
         ("threads", ctypes.c_int32),
         *_pointers("vertices", "faces", "face_materials", "uvs", "vertex_colors", "vertex_normals"),
         *_pointers("base_colors", "first_level", "cut_out", "levels", "texels"),
-        ("min_opacity", ctypes.c_float),
         *_pointers("world_to_pixels", "background"),
         ("near_depth", ctypes.c_float),
         ("ambient", ctypes.c_float),
@@ -154,7 +153,6 @@ def _native(
         cut_out=pointer(textures.cut_out, torch.int32),
         levels=pointer(textures.levels, torch.int64),
         texels=pointer(textures.texels, torch.uint8),
-        min_opacity=MIN_OPACITY,
         world_to_pixels=pointer(world_to_pixels),
         background=pointer(background),
         near_depth=NEAR_DEPTH,

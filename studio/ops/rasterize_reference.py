@@ -25,47 +25,57 @@ def rasterize_reference(
     light: Light,
     supersample: int,
     near_depth: float,
-    min_opacity: float,
 ) -> tuple[
     Float[Tensor, "b 3 h w"], Float[Tensor, "b 1 h w"], Float[Tensor, "b 1 h w"], Float[Tensor, "b 3 h w"]
 ]:
     """See ``studio.ops.rasterize.rasterize``."""
     columns, rows = width * supersample, height * supersample
     vertices, faces, materials = surface.vertices, surface.faces.long(), surface.face_materials.long()
-    drawn = surface.base_colors[materials, 3] >= min_opacity
+    opacity = surface.base_colors[materials, 3]
     images = []
     for view, lens in zip(world_to_camera, intrinsics, strict=True):
         to_samples = lens * torch.tensor([[supersample], [supersample], [1.0]]).to(lens)
         corners = ((vertices @ view[:3, :3].T + view[:3, 3]) @ to_samples.T)[faces]
-        face, sample = _nearest(surface, corners, drawn, columns, rows, near_depth)
-        edges, inverse_depth, volume = _planes(corners[face])
-        ray = _rays(sample, columns).to(vertices)
-        weights = (edges @ ray[:, :, None]).squeeze(-1)
-        total = weights.sum(-1, keepdim=True)
-        weights = weights / total
-
-        color = surface.base_colors[materials[face], :3]
-        if surface.uvs is not None:
-            uv = (weights[:, :, None] * surface.uvs[face]).sum(1)
-            # The quotient rule on uv = Σ e uv_i / Σ e, for x and y at once.
-            spread = edges[:, :, :2, None] * (surface.uvs[face] - uv[:, None])[:, :, None]
-            color = color * _trilinear(
-                surface.textures, materials[face], uv, spread.sum(1) / total[:, :, None]
-            )
-        if surface.vertex_colors is not None:
-            color = color * (weights[:, :, None] * surface.vertex_colors[faces[face]]).sum(1)
-        normal = _normals(surface, faces[face], volume < 0, weights)
-        lights = (normal @ light.lights.to(normal).T).clamp(min=0).sum(-1)
-        shade = light.ambient + light.hemisphere * (1 + normal[:, 1]) / 2 + lights
-        color = (color * shade[:, None]).clamp(max=1)
-        depth = 1 / (inverse_depth * ray).sum(-1, keepdim=True)
-
         canvas = vertices.new_zeros(rows * columns, 8)
-        canvas[sample] = torch.cat([color, torch.ones_like(depth), depth, normal], dim=-1)
+        nearness = vertices.new_zeros(rows * columns)
+        for layer in (opacity >= 1, (opacity > 0) & (opacity < 1)):
+            face, sample = _nearest(surface, corners, layer, columns, rows, near_depth, nearness)
+            weight = opacity[face][:, None]
+            values = _shade(surface, corners[face], face, _rays(sample, columns).to(vertices), light)
+            canvas[sample] = weight * values + (1 - weight) * canvas[sample]
         canvas = canvas.reshape(height, supersample, width, supersample, 8).mean(dim=(1, 3))
         images.append(canvas.permute(2, 0, 1))
     rgb, alpha, depth, normal = (torch.stack(images)[:, part] for part in (slice(3), [3], [4], slice(5, 8)))
     return rgb + (1 - alpha) * background[:, :, None, None], alpha, depth, normal
+
+
+def _shade(
+    surface: Surface,
+    corners: Float[Tensor, "n 3 3"],
+    face: Int64[Tensor, "n"],
+    ray: Float[Tensor, "n 3"],
+    light: Light,
+) -> Float[Tensor, "n 8"]:
+    """rgb, 1, depth and normal of each sample."""
+    material, corner = surface.face_materials.long()[face], surface.faces.long()[face]
+    edges, inverse_depth, volume = _planes(corners)
+    weights = (edges @ ray[:, :, None]).squeeze(-1)
+    total = weights.sum(-1, keepdim=True)
+    weights = weights / total
+
+    color = surface.base_colors[material, :3]
+    if surface.uvs is not None:
+        uv = (weights[:, :, None] * surface.uvs[face]).sum(1)
+        # The quotient rule on uv = Σ e uv_i / Σ e, for x and y at once.
+        spread = edges[:, :, :2, None] * (surface.uvs[face] - uv[:, None])[:, :, None]
+        color = color * _trilinear(surface.textures, material, uv, spread.sum(1) / total[:, :, None])
+    if surface.vertex_colors is not None:
+        color = color * (weights[:, :, None] * surface.vertex_colors[corner]).sum(1)
+    normal = _normals(surface, corner, volume < 0, weights)
+    lights = (normal @ light.lights.to(normal).T).clamp(min=0).sum(-1)
+    shade = light.ambient + light.hemisphere * (1 + normal[:, 1]) / 2 + lights
+    depth = 1 / (inverse_depth * ray).sum(-1, keepdim=True)
+    return torch.cat([(color * shade[:, None]).clamp(max=1), torch.ones_like(depth), depth, normal], dim=-1)
 
 
 def _rays(sample: Int64[Tensor, "n"], columns: int) -> Float[Tensor, "n 3"]:
@@ -101,8 +111,12 @@ def _nearest(
     columns: int,
     rows: int,
     near_depth: float,
+    best: Float[Tensor, "_samples"],
 ) -> tuple[Int64[Tensor, "n"], Int64[Tensor, "n"]]:
-    """The nearest face of each sample that has one: face indices and sample indices."""
+    """The nearest face of each sample that has one nearer than ``best``, 1 / depth, which is raised to it.
+
+    Returns face indices and sample indices.
+    """
     edges, inverse_depth, volume = _planes(corners)
     valid = drawn & (1 / volume).isfinite() & corners.isfinite().all(-1).all(-1)
     beyond = corners[:, :, 2] > near_depth
@@ -117,7 +131,6 @@ def _nearest(
     extent = (high - low + 1).clamp(min=0) * valid[:, None]
     count = extent.prod(-1)
 
-    best = corners.new_zeros(rows * columns)
     owner = torch.full((rows * columns,), len(corners), dtype=torch.int64, device=corners.device)
     order = torch.nonzero(count).squeeze(-1)
     chunk = torch.div(count[order].cumsum(0), PAIRS_AT_ONCE, rounding_mode="floor")

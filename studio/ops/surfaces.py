@@ -70,7 +70,7 @@ class Surface:
         vertices: positions in the world.
         faces: vertex indices; either winding, both sides are drawn.
         face_materials: index of each face's material.
-        base_colors: rgba in 0-1 of each material. Below an alpha of 0.05 it is not drawn, above it is opaque.
+        base_colors: rgba in 0-1 of each material; one with alpha below 1 is translucent, like glass.
         textures: of each material, multiplied in. What has alpha below 0.5 is cut out.
         uvs: texture coordinates of each face's corners, v up, repeating; needed if there are textures.
         vertex_colors: rgb in 0-1, multiplied in, or None.

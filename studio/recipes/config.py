@@ -11,7 +11,6 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
-from typing_extensions import Self
 
 from studio.prompts import MAX_CHARACTERS
 from studio.recipes.guidance import GuidanceConfig
@@ -257,7 +256,7 @@ class RandomBackgroundConfig:
     """The colour of that share."""
 
     @model_validator(mode="after")
-    def _shares_fit(self) -> Self:
+    def _shares_fit(self) -> RandomBackgroundConfig:
         if self.grey + self.fixed > 1.0:
             raise ValueError(f"grey + fixed must not exceed 1, got {self.grey} + {self.fixed}")
         return self
@@ -288,7 +287,7 @@ class FixedSetConfig:
     """The band's lowest and highest elevation."""
 
     @model_validator(mode="after")
-    def _in_order(self) -> Self:
+    def _in_order(self) -> FixedSetConfig:
         _refuse_reversed("elevation_deg", self.elevation_deg)
         if self.views_per_step > self.count:
             raise ValueError(f"views_per_step ({self.views_per_step}) must not exceed count ({self.count})")
@@ -314,7 +313,7 @@ class OrbitConfig:
     """Range of the vertical field of view."""
 
     @model_validator(mode="after")
-    def _in_order(self) -> Self:
+    def _in_order(self) -> OrbitConfig:
         _refuse_reversed("elevation_deg", self.elevation_deg)
         _refuse_reversed("radius", self.radius)
         _refuse_reversed("field_of_view_deg", self.field_of_view_deg)
@@ -334,7 +333,7 @@ class MultiViewConfig:
     """Range of a set's elevation."""
 
     @model_validator(mode="after")
-    def _in_order(self) -> Self:
+    def _in_order(self) -> MultiViewConfig:
         _refuse_reversed("elevation_deg", self.elevation_deg)
         return self
 
@@ -374,7 +373,7 @@ class Stage:
     regularizers: RegularizersConfig = RegularizersConfig()
 
     @model_validator(mode="after")
-    def _resolution_in_range(self) -> Self:
+    def _resolution_in_range(self) -> Stage:
         extremes = [value_at(self.resolution, progress / 64) for progress in range(65)]
         if not (16 <= min(extremes) and max(extremes) <= 2048):
             raise ValueError("resolution must stay within 16 to 2048 pixels")
@@ -415,7 +414,7 @@ class WatchdogsConfig:
     min_alpha: UnitInterval = 0.004
     """Mean coverage of the pictures below which the scene counts as empty."""
     max_burnt: UnitInterval = 0.25
-    """Share of the asset's pixels with one channel at 0 and another at 1 above which colours count as burnt."""
+    """Share of the asset's pixels with a channel at 0 and one at 1 above which colours are burnt."""
     max_growth: Positive = 0.5
     """Share by which one topology edit may raise the number of splats."""
 

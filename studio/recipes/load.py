@@ -13,7 +13,6 @@ import sys
 import types
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import is_dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -189,20 +188,18 @@ def _override_value(text: str) -> Any:
 # ---------------------------------------------------------------------------------------- types and messages
 
 
-@lru_cache(maxsize=1)
-def _adapter() -> TypeAdapter[Recipe]:
-    return TypeAdapter(Recipe)
+_ADAPTER = TypeAdapter(Recipe)
 
 
 def _to_table(recipe: Recipe) -> Table:
-    table: Table = _adapter().dump_python(recipe, mode="json", exclude_none=True)
+    table: Table = _ADAPTER.dump_python(recipe, mode="json", exclude_none=True)
     return table
 
 
 def _validated(table: Table, source: Path | None) -> Recipe:
     try:
         # By way of JSON, whose lists pydantic's strict mode takes for tuples.
-        return _adapter().validate_json(json.dumps(table, default=str), strict=True)
+        return _ADAPTER.validate_json(json.dumps(table, default=str), strict=True)
     except ValidationError as error:
         # One at a time: what comes after the first is often only its consequence.
         message = _message(error.errors()[0], table)
@@ -215,7 +212,7 @@ def _message(problem: Mapping[str, Any], table: Table) -> str:
     match problem["type"]:
         case "unexpected_keyword_argument":
             return _unknown_key(table, keys[:-1], str(keys[-1]), path)
-        case "missing":
+        case "missing" if not isinstance(value, list):
             return f"{path} is missing; expected {_expected(_annotation_at(keys, table))}."
         case "value_error":
             return f"{path or 'the recipe'}: {problem['ctx']['error']}."
@@ -246,6 +243,8 @@ def _locate(location: Iterable[str | int], table: Table) -> tuple[list[str | int
     parts = list(location)
     for position, part in enumerate(parts):
         if isinstance(value, list) and isinstance(part, int):
+            if part >= len(value):  # An element is missing: what is wrong is the list.
+                break
             value = value[part]
             keys.append(part)
         elif isinstance(value, dict) and part in value:

@@ -10,7 +10,6 @@ from types import TracebackType
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
-from typing_extensions import Self
 
 from studio.types import StepReport
 
@@ -50,7 +49,7 @@ class RunProgress:
         )
         self._task = self._bar.add_task("starting", total=total_steps, completed=first_step)
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> RunProgress:
         if self._console.is_terminal:
             self._bar.start()
         return self

@@ -51,7 +51,8 @@ def test_base_gives_all_but_the_lines_that_differ(tmp_path: Path) -> None:
 def test_another_kind_takes_the_place_of_the_old_table(tmp_path: Path) -> None:
     heir = tmp_path / "heir.toml"
     heir.write_text(
-        'base = "default"\n[prior]\nkind = "small"\n[[stages]]\n[[stages.guidance]]\nmethod = { kind = "csd" }\n'
+        'base = "default"\n[prior]\nkind = "small"\n'
+        '[[stages]]\n[[stages.guidance]]\nmethod = { kind = "csd" }\n'
     )
     recipe = read(heir)
     assert recipe.prior == SmallPriorConfig()
@@ -62,7 +63,8 @@ def test_another_kind_takes_the_place_of_the_old_table(tmp_path: Path) -> None:
 def test_a_longer_list_of_stages_appends(tmp_path: Path) -> None:
     heir = tmp_path / "heir.toml"
     heir.write_text(
-        'base = "default"\n[[stages]]\n[[stages]]\nsteps = 3\n[[stages.guidance]]\nmethod = { kind = "sds" }\n'
+        'base = "default"\n[[stages]]\n'
+        '[[stages]]\nsteps = 3\n[[stages.guidance]]\nmethod = { kind = "sds" }\n'
     )
     first, second = read(heir).stages
     assert first == load("default").stages[0]

@@ -168,7 +168,7 @@ def test_statistics_are_means_over_the_views_that_show_a_splat() -> None:
 @pytest.mark.parametrize("opacity", [0.1, 0.5, 0.9])
 @pytest.mark.parametrize("copies", [2, 3, 10])
 def test_relocated_copies_share_opacity_and_mass(opacity: float, copies: int) -> None:
-    """The N copies blended in front of each other keep the peak, and the integral along a line through them."""
+    """N copies blended in front of each other keep the peak, and the integral along a line through it."""
     tensors = cloud(copies, sh_degree=0)
     tensors.opacity_logits[:] = math.log(opacity / (1 - opacity))
     tensors.log_scales[:] = 0.0

@@ -127,7 +127,7 @@ class ScoreBank:
         return {term: self._steered(term, predicted) for term in terms}
 
     def predict(self, requests: Sequence[Request]) -> list[Float[Tensor, "b c h w"]]:
-        """The noise in each request's images, in the images' precision. No gradient flows."""
+        """The noise in each request's images, in the images' precision."""
         answers: dict[int, Tensor] = {}
         for group in self._forward_groups(requests):
             answers.update(zip(group, self._forward([requests[i] for i in group]), strict=True))
@@ -147,8 +147,7 @@ class ScoreBank:
         timesteps = torch.cat([request.timesteps for request in requests])
         condition = concatenate([request.condition for request in requests], batch)
         self.denoiser_calls += len(x_t)
-        with torch.no_grad():
-            noise = self._prior.predict_noise(x_t, timesteps, condition).to(x_t.dtype)
+        noise = self._prior.predict_noise(x_t, timesteps, condition).to(x_t.dtype)
         return torch.split(noise, batch)
 
     def _condition(self, term: Term) -> Condition:

@@ -65,9 +65,8 @@ class LinearCombination:
         for term in self.terms(progress):
             value = coefficients.scores[term]
             if isinstance(value, NoisierThan):
-                direction = (
-                    direction + value.value * state.noisier_than(value.log_snr, term.level) * scores[term]
-                )
+                gate = state.noisier_than(value.log_snr, term.level)
+                direction.addcmul_(gate, scores[term], value=value.value)
             else:
-                direction = direction + value * scores[term]
-        return direction + coefficients.noise * state.noise if coefficients.noise else direction
+                direction.add_(scores[term], alpha=value)
+        return direction.add_(state.noise, alpha=coefficients.noise) if coefficients.noise else direction

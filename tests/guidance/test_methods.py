@@ -136,12 +136,12 @@ def two_modes() -> GaussianMixture:
 
 def test_low_noise_finds_the_modes_and_high_noise_their_middle() -> None:
     prior = by_name({"": two_modes(), "c": two_modes()})
-    decided = descend(prior, 20, 300, rate=0.03, steps=150)
+    decided = descend(prior, 20, 300, rate=0.05, steps=80)
     assert (decided > 0).any() and (decided < 0).any()
-    torch.testing.assert_close(decided.abs(), torch.full_like(decided, 2.0), atol=0.1, rtol=0)
-    assert decided.abs().std().item() < 0.04  # the data's own spread is 0.2
-    undecided = descend(prior, 900, 980, rate=1.0, steps=100)
-    assert undecided.square().mean().sqrt().item() < 0.25
+    torch.testing.assert_close(decided.abs(), torch.full_like(decided, 2.0), atol=0.15, rtol=0)
+    assert decided.abs().std().item() < 0.05  # the data's own spread is 0.2
+    undecided = descend(prior, 900, 980, rate=2.0, steps=50)
+    assert undecided.square().mean().sqrt().item() < 0.3
 
 
 # SJC

@@ -16,7 +16,7 @@ import tempfile
 import time
 import unicodedata
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -120,9 +120,10 @@ class Run:
         return self._choice().reason
 
     def splats(self) -> Splats:
-        """The scene as it is now, detached."""
+        """A copy of the scene as it is now, without gradients."""
         with torch.no_grad():
-            return self._loaded().scene.at()
+            splats = self._loaded().scene.at()
+        return Splats(**{field.name: getattr(splats, field.name).detach().clone() for field in fields(Splats)})
 
     def renderer(self) -> SplatRenderer:
         """What draws the scene in its last stage."""

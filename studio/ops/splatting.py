@@ -158,7 +158,15 @@ def _native(tensor: Tensor) -> library.Library:
     return found
 
 
-@torch.library.custom_op("studio::splat", mutates_args=())
+# Spelt out, since torch cannot infer schemas through the hook that executes annotations in the tests.
+_INPUTS = (
+    "Tensor means, Tensor quats_wxyz, Tensor scales, Tensor opacities, Tensor sh, Tensor world_to_camera, "
+    "Tensor intrinsics, Tensor background, Tensor? means2d_probe, SymInt width, SymInt height, bool antialias"
+)
+_EIGHT, _SEVEN = (", ".join(["Tensor"] * count) for count in (8, 7))
+
+
+@torch.library.custom_op("studio::splat", mutates_args=(), schema=f"({_INPUTS}) -> ({_EIGHT})")
 def _draw(
     means: Tensor,
     quats_wxyz: Tensor,
@@ -231,7 +239,11 @@ def _(
     )
 
 
-@torch.library.custom_op("studio::splat_backward", mutates_args=())
+@torch.library.custom_op(
+    "studio::splat_backward",
+    mutates_args=(),
+    schema=f"({_INPUTS}, Tensor[] saved, Tensor[] gradients) -> ({_SEVEN})",
+)
 def _draw_backward(
     means: Tensor,
     quats_wxyz: Tensor,

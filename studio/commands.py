@@ -24,7 +24,6 @@ from studio.guidance.citation import Citation
 from studio.guidance.methods import citations
 from studio.priors.catalogue import Catalogue
 from studio.priors.catalogue_build import build_catalogue
-from studio.priors.latent import load_latent_prior
 from studio.priors.training.data import CaptionedMesh, load_views, render_data
 from studio.priors.training.evaluate import DdimSampler, evaluate, save_png, tiled
 from studio.priors.training.train import train
@@ -41,7 +40,7 @@ from studio.recipes.config import (
     Recipe,
     SmallPriorConfig,
 )
-from studio.run.build import small_prior_folder
+from studio.run.build import build_device, build_prior, small_prior_folder
 from studio.run.forecast import forecast
 from studio.run.prior_names import prior_named
 from studio.run.session import Run
@@ -347,6 +346,8 @@ def _describe_catalogue(catalogue: Catalogue) -> None:
 
 
 def _describe_model(source: str) -> None:
+    from studio.priors.latent import load_latent_prior
+
     model = load_latent_prior(source, torch.device("cpu"))
     weights = sum(parameter.numel() for parameter in model.denoiser.parameters())
     print(f"{source}: {type(model.denoiser).__name__}, {weights / 1e6:.1f} M weights")

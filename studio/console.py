@@ -57,7 +57,8 @@ class RunProgress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._bar.stop()
+        if self._console.is_terminal:
+            self._bar.stop()
 
     def show(self, report: StepReport, images_per_step: int, preview: Path | None) -> None:
         """Takes notice of a step."""

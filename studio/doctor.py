@@ -41,7 +41,7 @@ class Finding:
 
 def examine(output: Path) -> Iterator[Finding]:
     """Everything worth knowing before a run that will write to ``output``."""
-    yield Finding("studio", f"{importlib.metadata.version('studio')} in {Path(__file__).parent}")
+    yield Finding("studio", f"{_version('studio') or 'not installed'} in {Path(__file__).parent}")
     yield Finding("python", f"{platform.python_version()} on {platform.platform()}")
     yield from _torch()
     yield from _kernels()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -82,6 +82,7 @@ class Edit:
     is_new: Bool[Tensor, "m"]
 
 
+@runtime_checkable
 class Topology(Protocol):
     """A policy. Stateless: what it has seen is in ``TopologyState``."""
 

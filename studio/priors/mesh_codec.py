@@ -186,7 +186,7 @@ def _image_bytes(texture: torch.Tensor, quality: int) -> npt.NDArray[np.uint8]:
     pixels = (texture.clamp(0, 1) * 255).round().byte().numpy()
     image = Image.fromarray(pixels if (pixels[..., 3] < 255).any() else pixels[..., :3])
     buffer = io.BytesIO()
-    image.save(buffer, "WEBP", quality=quality, method=6, exact=False)
+    image.save(buffer, "WEBP", quality=quality, method=4)
     return np.frombuffer(buffer.getvalue(), np.uint8)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 from studio.errors import StudioError, nearest
 
@@ -157,6 +157,7 @@ _VIEW_PATTERNS: tuple[tuple[View, str], ...] = (
 )
 
 
+@runtime_checkable
 class Captioned(Protocol):
     """What the vocabulary reads of a model."""
 
@@ -222,6 +223,14 @@ class _Meaning:
     def loosely_named(self) -> set[int]:
         """The models that the phrase names at any level."""
         return self.nouns | self.synonyms | self.tags
+
+
+class _Phrase(NamedTuple):
+    """A known phrase in a prompt, and the places of its first word and of the word after it."""
+
+    key: str
+    start: int
+    end: int
 
 
 class Vocabulary:
@@ -312,74 +321,80 @@ class Vocabulary:
     def _unknown_word(self, word: str) -> str:
         return f"The catalogue does not know {word!r}; it is ignored.{nearest(word, self._display.values())}"
 
-    def _phrases(self, words: list[str]) -> tuple[list[str], list[str]]:
+    def _phrases(self, words: list[str]) -> tuple[list[_Phrase], list[str]]:
         """The known phrases in reading order, longest first at each place, and the words left over."""
-        phrases: list[str] = []
+        phrases: list[_Phrase] = []
         unknown: list[str] = []
         start = 0
         while start < len(words):
             for length in range(min(self._longest, len(words) - start), 0, -1):
                 key = self._known(" ".join(words[start : start + length]))
                 if key is not None and not (length == 1 and words[start] in _IGNORED):
-                    phrases.append(key)
+                    phrases.append(_Phrase(key, start, start + length))
                     start += length
                     break
             else:
-                if words[start] not in _IGNORED and _colour(words[start]) is None:
-                    unknown.append(words[start])
+                if _colour(words[start]) is not None:
+                    phrases.append(_Phrase(words[start], start, start + 1))
                 elif words[start] not in _IGNORED:
-                    phrases.append(words[start])
+                    unknown.append(words[start])
                 start += 1
         return phrases, unknown
 
     def _known(self, phrase: str) -> str | None:
         """The key of a phrase or, failing that, of its synonym."""
         exact, folded = " ".join(_words(phrase)), _folded(phrase)
-        candidates = (exact, folded, _SYNONYMS.get(exact, ""), _SYNONYMS.get(folded, ""), _colour(exact) or "")
+        candidates = (
+            exact,
+            folded,
+            _SYNONYMS.get(exact, ""),
+            _SYNONYMS.get(folded, ""),
+            _colour(exact) or "",
+        )
         for candidate in candidates:
             if candidate and _folded(candidate) in self._meanings:
                 return _folded(candidate)
         return None
 
-    def _chosen(self, phrases: list[str], warnings: list[str]) -> set[int]:
+    def _chosen(self, phrases: list[_Phrase], warnings: list[str]) -> set[int]:
         """The subject's models, narrowed down by everything else that leaves some."""
+        if not phrases:
+            return set()
         subject = self._subject(phrases)
         if subject is None:
-            chosen = loosely = set(range(self._count)) if phrases else set()
-            rest = phrases
+            chosen = loosely = set(range(self._count))
             name = "model"
         else:
-            meaning = self._meanings[phrases[subject]]
+            meaning = self._meanings[subject.key]
             chosen, loosely = meaning.named(), meaning.loosely_named()
-            rest = phrases[:subject] + phrases[subject + 1 :]
-            name = self._display[phrases[subject]]
-        for phrase in rest:
-            colour = _colour(phrase)
+            name = self._display[subject.key]
+        for phrase in phrases:
+            if phrase is subject:
+                continue
+            colour = _colour(phrase.key)
             if colour is not None:
                 fitting = {index for index in loosely if colour in self._colours[index]}
             else:
-                fitting = loosely & (self._meanings[phrase].loosely_named() | self._meanings[phrase].described)
+                meaning = self._meanings[phrase.key]
+                fitting = loosely & (meaning.loosely_named() | meaning.described)
             if fitting:
                 chosen, loosely = chosen & fitting or fitting, fitting
             else:
-                said = colour or self._display[phrase]
+                said = colour or self._display[phrase.key]
                 warnings.append(f"The catalogue has no {name} with {said!r}; that word is ignored.")
         return chosen if subject is not None or len(chosen) < self._count else set()
 
-    def _subject(self, phrases: list[str]) -> int | None:
-        """Where the thing itself is named: the first name that is not itself describing the next one.
-
-        "Glass table": both words are names, and the last of such a run is the thing.
-        """
-        for place, phrase in enumerate(phrases):
-            meaning = self._meanings.get(phrase)
-            if meaning is None or not meaning.named():
-                continue
-            following = self._meanings.get(phrases[place + 1]) if place + 1 < len(phrases) else None
-            if following is not None and meaning.described & following.named():
-                continue
-            return place
-        return None
+    def _subject(self, phrases: list[_Phrase]) -> _Phrase | None:
+        """The thing itself: the last of the first unbroken run of names, as in "glass coffee table"."""
+        subject: _Phrase | None = None
+        for phrase in phrases:
+            meaning = self._meanings.get(phrase.key)
+            is_name = meaning is not None and bool(meaning.named())
+            if subject is not None and not (is_name and phrase.start == subject.end):
+                return subject
+            if is_name:
+                subject = phrase
+        return subject
 
 
 def _checked(prompt: str) -> list[str]:

@@ -17,6 +17,7 @@ from studio.errors import StudioError
 from studio.guidance.methods import build_guidance, negative_prompts
 from studio.interfaces import CameraSampler, Guidance, Prior
 from studio.priors.catalogue import Catalogue
+from studio.priors.latent import load_latent_prior
 from studio.priors.library import LibraryPrior
 from studio.prompts import ViewPrompts
 from studio.recipes.config import (
@@ -135,19 +136,15 @@ def _build_prior(config: PriorConfig, recipe: Recipe, device: torch.device) -> C
                     f"The learned prior is not in {folder}; use prior.kind = 'library', or train it with "
                     "'studio prior train'."
                 )
-            return ChosenPrior(_latent(str(folder), device), f"the learned prior in {folder}")
+            return ChosenPrior(load_latent_prior(str(folder), device), f"the learned prior in {folder}")
         case LatentPriorConfig():
-            return ChosenPrior(_latent(config.source, device), f"the diffusion model {config.source}")
+            return ChosenPrior(
+                load_latent_prior(config.source, device), f"the diffusion model {config.source}"
+            )
         case AutoPriorConfig():
             return _best(recipe, device)
         case _:
             assert_never(config)
-
-
-def _latent(source: str, device: torch.device) -> Prior:
-    from studio.priors.latent import load_latent_prior
-
-    return load_latent_prior(source, device)
 
 
 def _library(config: LibraryPriorConfig, recipe: Recipe) -> ChosenPrior:

@@ -15,15 +15,17 @@ import re
 import tempfile
 import time
 import unicodedata
-from collections.abc import Iterator, Sequence
-from dataclasses import fields, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, fields, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
 
 from studio.errors import StudioError
+from studio.export.asset import export_files
 from studio.export.files import replacing, write_bytes
+from studio.export.formats import asset_paths
 from studio.export.images import to_pixels
 from studio.interfaces import Prior
 from studio.prompts import clean_prompt
@@ -123,7 +125,9 @@ class Run:
         """A copy of the scene as it is now, without gradients."""
         with torch.no_grad():
             splats = self._loaded().scene.at()
-        return Splats(**{field.name: getattr(splats, field.name).detach().clone() for field in fields(Splats)})
+        return Splats(
+            **{field.name: getattr(splats, field.name).detach().clone() for field in fields(Splats)}
+        )
 
     def renderer(self) -> SplatRenderer:
         """What draws the scene in its last stage."""
@@ -197,8 +201,27 @@ class Run:
             "seconds": round(seconds, 2),
             "steps_per_second": round(self.step / max(seconds, 1e-9), 2),
         }
-        write_bytes(self.folder / "metrics.json", json.dumps(metrics, indent=2).encode())
+        self._write_metrics(metrics)
         self._events.append("finish", self.step, {"elapsed_s": round(seconds, 3), "metrics": metrics})
+
+    def export(
+        self, paths: Sequence[Path] | None = None, progress: Callable[[str], None] | None = None
+    ) -> tuple[Path, ...]:
+        """Write the scene as it is now; the figures of its mesh join the finished run's metrics.
+
+        Args:
+            paths: where to, the suffix says what; by default the recipe's formats in ``assets/``.
+            progress: is told what begins.
+
+        Raises:
+            StudioError: unknown suffix, unwritable folder, or a scene with nothing to write.
+        """
+        paths = asset_paths(self.folder / "assets", self.recipe.export.formats) if paths is None else paths
+        report = export_files(self.splats(), self.renderer(), paths, self.recipe.export, progress)
+        if report.likeness is not None and self.is_finished:
+            likeness = {f"mesh_{name}": value for name, value in asdict(report.likeness).items()}
+            self._write_metrics(self.metrics() | likeness)
+        return report.paths
 
     def metrics(self) -> dict[str, float | str]:
         """The figures of the finished scene; empty before that."""
@@ -207,6 +230,9 @@ class Run:
             return {}
         found: dict[str, float | str] = json.loads(path.read_text(encoding="utf-8"))
         return found
+
+    def _write_metrics(self, metrics: Mapping[str, float | str]) -> None:
+        write_bytes(self.folder / "metrics.json", json.dumps(metrics, indent=2).encode())
 
     def _choice(self) -> ChosenPrior:
         if self._chosen is None:
@@ -245,6 +271,20 @@ def start(
         StudioError: see ``studio.recipes.load.load`` and ``Run.create``.
     """
     return Run.create(load(preset, prompt, overrides), output)
+
+
+def generate(
+    prompt: str, preset: str = "default", overrides: Sequence[str] = (), output: Path = Path("runs")
+) -> Run:
+    """A new run of a preset, taken to its end and exported into its ``assets/``.
+
+    Args, Raises: as ``start``; and the watchdogs may see no hope in the run.
+    """
+    run = start(prompt, preset, overrides, output)
+    for _ in run:
+        pass
+    run.export()
+    return run
 
 
 def _new_folder(recipe: Recipe, output: Path) -> Path:

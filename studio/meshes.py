@@ -18,6 +18,9 @@ from studio.errors import StudioError, nearest
 from studio.types import Material, Mesh
 
 SUFFIXES = (".glb", ".gltf", ".obj", ".ply", ".stl")
+# What trimesh and PIL raise on broken files.
+_UNREADABLE = (AttributeError, LookupError, NotImplementedError, OSError, TypeError, ValueError, struct.error)
+_PICTURE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tga", ".tif", ".tiff", ".webp")
 
 
 def load_mesh(path: str | Path, max_texture_size: int = 1024) -> Mesh:
@@ -47,6 +50,7 @@ def load_mesh(path: str | Path, max_texture_size: int = 1024) -> Mesh:
 
     files = _Files(path.parent)
     linear = path.suffix.lower() in (".glb", ".gltf")
+    pieces = []
     try:
         scene = trimesh.load_scene(path, resolver=files, process=False)
         pieces = [
@@ -54,24 +58,15 @@ def load_mesh(path: str | Path, max_texture_size: int = 1024) -> Mesh:
             for transform, name in (scene.graph[node] for node in scene.graph.nodes_geometry)
             if isinstance(scene.geometry[name], trimesh.Trimesh) and len(scene.geometry[name].faces)
         ]
-    except (
-        ValueError,
-        LookupError,
-        TypeError,
-        AttributeError,
-        OSError,
-        NotImplementedError,
-        struct.error,
-    ) as error:
-        raise StudioError(
-            f"{path} cannot be read as {path.suffix[1:].upper()} ({type(error).__name__}: {error}): "
-            "check that the file is whole and that its face indices exist, or export it again."
-        ) from error
-    if files.missing:
-        raise StudioError(
-            f"{path.name} names the file {files.missing[0]!r}, which is not in {path.parent}: "
-            "put it there, or remove its line from the material."
-        )
+    except _UNREADABLE as error:
+        if not files.complaints:
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            raise StudioError(
+                f"{path} cannot be read as {path.suffix[1:].upper()} ({reason}): "
+                "check that the file is whole and that its face indices exist, or export it again."
+            ) from error
+    if files.complaints:
+        raise StudioError(f"{path.name} names the file {files.complaints[0]}.")
     if not pieces:
         raise StudioError(f"{path} has no faces, expected a triangle mesh: export it with its surfaces.")
     mesh = _joined(pieces)
@@ -158,29 +153,34 @@ class _Files:
 
     They write another case, backslashes, options before the name, or an absolute path on their author's disk.
 
+    trimesh goes on without a file that it cannot have, so that is noted here.
+
     Attributes:
-        missing: the names that were asked for in vain.
+        complaints: what was asked for in vain, why and what to try.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self.missing: list[str] = []
+        self.complaints: list[str] = []
 
     def __getitem__(self, name: str) -> bytes:
-        """The contents; what trimesh calls. It goes on without a file that is missing, so that is noted."""
+        """The contents of a file; what trimesh calls."""
         found = self._find(name)
         if found is None:
-            self.missing.append(name)
+            self.complaints.append(
+                f"{name!r}, which is not in {self._folder}: put it there, or remove the line that names it"
+            )
             raise FileNotFoundError(name)
-        return found.read_bytes()
+        data = found.read_bytes()
+        if found.suffix.lower() in _PICTURE_SUFFIXES:
+            try:
+                _picture(data)
+            except OSError:
+                self.complaints.append(f"{name!r}, which cannot be read as a picture: save it as PNG or JPEG")
+                raise
+        return data
 
     get = __getitem__
-
-    def picture(self, name: str) -> Any:
-        """A PIL image."""
-        from PIL import Image
-
-        return Image.open(io.BytesIO(self[name]))
 
     def _find(self, name: str) -> Path | None:
         written = Path(name.strip().strip('"').replace("\\", "/"))
@@ -223,8 +223,10 @@ def _piece(
         normals = normals / np.maximum(np.linalg.norm(normals, axis=-1, keepdims=True), 1e-12)
     uv = getattr(geometry.visual, "uv", None)
     material = getattr(geometry.visual, "material", None)
+    with np.errstate(invalid="ignore"):  # what is not finite is reported by load_mesh
+        vertices = vertices @ transform[:3, :3].T + transform[:3, 3]
     return _Piece(
-        vertices=vertices @ transform[:3, :3].T + transform[:3, 3],
+        vertices=vertices,
         faces=faces,
         uvs=None if uv is None or len(uv) != len(vertices) else np.asarray(uv, dtype=np.float32)[faces],
         colors=_vertex_colors(geometry.visual, linear),
@@ -263,10 +265,17 @@ def _material(material: Any, files: _Files, max_texture_size: int) -> Material:
         opacity = float(material.kwargs["d"][-1])
     elif "tr" in material.kwargs:
         opacity = 1 - float(material.kwargs["tr"][-1])
-    mask = files.picture(" ".join(material.kwargs["map_d"])) if "map_d" in material.kwargs else None
+    mask = _picture(files[" ".join(material.kwargs["map_d"])]) if "map_d" in material.kwargs else None
     texture = _texture(material.image, mask, False, max_texture_size)
     r, g, b = (1.0, 1.0, 1.0) if texture is not None else material.kwargs.get("kd", (1.0, 1.0, 1.0))
     return Material((r, g, b, min(max(opacity, 0.0), 1.0)), texture)
+
+
+def _picture(data: bytes) -> Any:
+    """A PIL image."""
+    from PIL import Image
+
+    return Image.open(io.BytesIO(data))
 
 
 def _encoded(linear: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -11,18 +11,37 @@
 
 STUDIO_NAMESPACE_BEGIN
 
+// a b + c, rounded once where the machine can. Left to the compiler, two uses of one formula may round differently.
+HD float fused(float a, float b, float c) {
+#if defined(__FMA__) || defined(__ARM_FEATURE_FMA) || defined(__CUDACC__)
+  return ::fmaf(a, b, c);
+#else
+  return a * b + c;
+#endif
+}
+
+HD double fused(double a, double b, double c) {
+#if defined(__FMA__) || defined(__ARM_FEATURE_FMA) || defined(__CUDACC__)
+  return ::fma(a, b, c);
+#else
+  return a * b + c;
+#endif
+}
+
 // x A + y B + C on the screen
 template <class T>
 HD T on_screen(const Vec3<T>& plane, T x, T y) {
-  return plane.x * x + (plane.y * y + plane.z);
+  return fused(plane.x, x, fused(plane.y, y, plane.z));
 }
 
-// a x b, with the difference for precision. Both triangles of a shared edge compute it from the same end, so that
-// their values at a pixel are exact opposites and no pixel is drawn twice or never.
+// a x b. Both triangles of a shared edge compute it from the same end, so that their values at a pixel are exact
+// opposites and no pixel is drawn twice or never. b - a stands for b: the product is the same, its rounding smaller.
 template <class T>
 HD Vec3<T> edge(const Vec3<T>& a, const Vec3<T>& b) {
   const bool swap = a.x != b.x ? a.x > b.x : a.y != b.y ? a.y > b.y : a.z > b.z;
-  return swap ? T(-1) * cross(b, a - b) : cross(a, b - a);
+  const Vec3<T> p = swap ? b : a, d = swap ? a - b : b - a;
+  const Vec3<T> product{fused(p.y, d.z, -(p.z * d.y)), fused(p.z, d.x, -(p.x * d.z)), fused(p.x, d.y, -(p.y * d.x))};
+  return swap ? T(-1) * product : product;
 }
 
 template <class T>

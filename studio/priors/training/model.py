@@ -1,0 +1,193 @@
+"""The learned prior ``small``: a U-Net on un-shuffled pixels, a tiny CLIP text encoder and a word-level tokenizer.
+
+Everything is a diffusers or transformers class, so that the folder which `save_model` writes is read by
+`studio.priors.latent` like any other model.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from studio.priors.latent import CAMERA_FEATURES, PixelUnshuffle
+from studio.schedule import NoiseSchedule, Prediction
+
+TOKENS = 16
+PREDICTION = Prediction.V
+SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[BOS]", "[EOS]")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The shape of the network. The defaults are what ships as ``small``.
+
+    Attributes:
+        image_size: width and height of the images, in pixels.
+        patch: pixels on a side that become channels of one cell, so that the U-Net sees image_size / patch cells.
+        channels: width of each level of the U-Net, each at half the resolution of the one before.
+        attention: whether each level reads the text by cross-attention.
+        blocks: residual blocks on the way down through a level; one more on the way up.
+        text_width: width of the word embeddings.
+        text_layers: layers of the text encoder.
+        schedule_shift: factor on sigma / alpha of the cosine schedule, so that more of it is spent on noise that
+            leaves the composition open.
+    """
+
+    image_size: int = 64
+    patch: int = 4
+    channels: tuple[int, ...] = (64, 128, 192)
+    attention: tuple[bool, ...] = (False, True, False)
+    blocks: int = 1
+    text_width: int = 192
+    text_layers: int = 2
+    schedule_shift: float = 2.0
+
+    @property
+    def codec(self) -> PixelUnshuffle:
+        """Images to cells and back."""
+        return PixelUnshuffle(self.patch, self.image_size)
+
+    @property
+    def schedule(self) -> NoiseSchedule:
+        """The noise levels that the model is trained on."""
+        return NoiseSchedule.cosine().shifted(self.schedule_shift)
+
+
+class TextToImageModel(nn.Module):
+    """The two networks that are trained together, with the tokenizer between the words and them."""
+
+    def __init__(self, config: ModelConfig, words: Sequence[str]) -> None:
+        """Fresh weights for a vocabulary of lower-case ``words``."""
+        from diffusers import UNet2DConditionModel
+        from transformers import CLIPTextConfig, CLIPTextModel
+
+        super().__init__()
+        self.tokenizer = word_tokenizer(words)
+        cells = 3 * config.patch**2
+        kinds = tuple("CrossAttn" if reads_text else "" for reads_text in config.attention)
+        self.text_encoder = CLIPTextModel(
+            CLIPTextConfig(
+                vocab_size=len(self.tokenizer),
+                hidden_size=config.text_width,
+                intermediate_size=4 * config.text_width,
+                projection_dim=config.text_width,
+                num_hidden_layers=config.text_layers,
+                num_attention_heads=max(config.text_width // 48, 1),
+                max_position_embeddings=TOKENS,
+                pad_token_id=self.tokenizer.pad_token_id,
+                bos_token_id=self.tokenizer.bos_token_id,
+                eos_token_id=self.tokenizer.eos_token_id,
+            )
+        )
+        self.unet = UNet2DConditionModel(
+            sample_size=config.image_size // config.patch,
+            in_channels=cells,
+            out_channels=cells,
+            block_out_channels=config.channels,
+            layers_per_block=config.blocks,
+            down_block_types=tuple(f"{kind}DownBlock2D" for kind in kinds),
+            up_block_types=tuple(f"{kind}UpBlock2D" for kind in reversed(kinds)),
+            cross_attention_dim=config.text_width,
+            attention_head_dim=4,
+            # The camera and a summary of the words join the noise level, which scales and shifts every block.
+            class_embed_type="projection",
+            projection_class_embeddings_input_dim=CAMERA_FEATURES,
+            addition_embed_type="text",
+            addition_embed_type_num_heads=4,
+            resnet_time_scale_shift="scale_shift",
+            time_embedding_dim=4 * 128,
+        )
+        self.to(memory_format=torch.channels_last)
+
+    def tokenize(self, captions: Sequence[str]) -> Int[Tensor, "b l"]:
+        """Word indices, padded to one length."""
+        return tokenize(self.tokenizer, captions)
+
+    def forward(
+        self,
+        x_t: Float[Tensor, "b c h w"],
+        timesteps: Float[Tensor, "b"],
+        tokens: Int[Tensor, "b l"],
+        camera: Float[Tensor, "b k"],
+    ) -> Float[Tensor, "b c h w"]:
+        """The v prediction for cells at the given noise levels."""
+        text = self.text_encoder(input_ids=tokens).last_hidden_state
+        return self.unet(x_t, timesteps, text, class_labels=camera, return_dict=False)[0]
+
+
+def word_tokenizer(words: Sequence[str]) -> Any:
+    """A tokenizer with one token a word (transformers' ``PreTrainedTokenizerFast``)."""
+    from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    vocabulary = {word: index for index, word in enumerate((*SPECIAL_TOKENS, *words))}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))  # noqa: S106
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[^\w']+"), "removed")
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[BOS] $A [EOS]", special_tokens=[(name, vocabulary[name]) for name in ("[BOS]", "[EOS]")]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        model_max_length=TOKENS,
+        pad_token="[PAD]",  # noqa: S106
+        unk_token="[UNK]",  # noqa: S106
+        bos_token="[BOS]",  # noqa: S106
+        eos_token="[EOS]",  # noqa: S106
+    )
+
+
+def tokenize(tokenizer: Any, captions: Sequence[str]) -> Int[Tensor, "b l"]:
+    """Word indices, padded and cut to the tokenizer's length."""
+    batch = tokenizer(list(captions), padding="max_length", truncation=True, return_tensors="pt")
+    ids: Tensor = batch.input_ids
+    return ids
+
+
+def save_model(
+    model: TextToImageModel, config: ModelConfig, folder: Path, dtype: torch.dtype = torch.float16
+) -> None:
+    """Write diffusers' folder layout; what was in ``folder`` by those names is replaced.
+
+    Args:
+        dtype: of the weights on disk. Half precision halves the file; the loader computes in float32 on a CPU.
+    """
+    from diffusers import DDIMScheduler
+
+    folder.mkdir(parents=True, exist_ok=True)
+    alphas_cumprod = config.schedule.log_snr.sigmoid()
+    betas = 1 - alphas_cumprod / torch.cat([alphas_cumprod.new_ones(1), alphas_cumprod[:-1]])
+    scheduler = DDIMScheduler(
+        num_train_timesteps=len(betas),
+        trained_betas=betas.tolist(),
+        prediction_type=PREDICTION.value,
+        clip_sample=False,
+    )
+    scheduler.save_pretrained(folder / "scheduler")
+    model.tokenizer.save_pretrained(folder / "tokenizer")
+    for name, module in (("unet", model.unet), ("text_encoder", model.text_encoder)):
+        _saved_copy(module, dtype).save_pretrained(folder / name, safe_serialization=True)
+    (folder / "codec").mkdir(exist_ok=True)
+    codec = {"kind": "pixel_unshuffle", "factor": config.patch}
+    (folder / "codec" / "config.json").write_text(json.dumps(codec) + "\n")
+    index = {
+        "_class_name": "DiffusionPipeline",
+        "scheduler": ["diffusers", "DDIMScheduler"],
+        "text_encoder": ["transformers", "CLIPTextModel"],
+        "tokenizer": ["transformers", "PreTrainedTokenizerFast"],
+        "unet": ["diffusers", "UNet2DConditionModel"],
+    }
+    (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
+
+
+def _saved_copy(module: Any, dtype: torch.dtype) -> Any:
+    import copy
+
+    return copy.deepcopy(module).to(dtype)

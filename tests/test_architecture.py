@@ -35,7 +35,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "renderers": GROUND,
     "guidance": GROUND,
     "priors": GROUND | {"renderers"},
-    "export": GROUND | {"renderers", "scenes"},
+    "export": GROUND | {"renderers", "scenes", "evaluate"},
     "run": GROUND | {"scenes", "renderers", "guidance", "priors", "export", "evaluate"},
     "evaluate": GROUND | {"scenes", "renderers", "guidance", "priors", "export", "run"},
 }

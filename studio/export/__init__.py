@@ -1,0 +1,1 @@
+"""A scene as files that other people's tools open: splats, textured meshes, turntables."""

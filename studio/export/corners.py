@@ -64,7 +64,9 @@ def split_corners(mesh: Mesh) -> CornerMesh:
     vertex = corner_vertices.cpu().numpy()[first]
     colors = None if mesh.vertex_colors is None else mesh.vertex_colors.detach().cpu().float().numpy()[vertex]
     face_count = len(mesh.faces)
-    materials = torch.zeros(face_count, dtype=torch.long) if mesh.face_materials is None else mesh.face_materials
+    materials = (
+        torch.zeros(face_count, dtype=torch.long) if mesh.face_materials is None else mesh.face_materials
+    )
     return CornerMesh(
         positions=mesh.vertices.detach().cpu().float().numpy()[vertex],
         normals=corners[first, 1:4].astype(np.float32),

@@ -26,25 +26,19 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         StudioError: the folder cannot be written to, or the disk is full.
     """
-    temporary = None
-    try:
+    with _refusals(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
         os.close(handle)
         temporary = Path(name)
-        yield temporary
-        # mkstemp makes private files; an asset gets the permissions that any new file would.
-        mask = os.umask(0)
-        os.umask(mask)
-        temporary.chmod(0o666 & ~mask)
-        temporary.replace(path)
-    except OSError as error:
-        raise StudioError(
-            f"cannot write {path}: {error.strerror or error}; expected a writable folder with space left. "
-            "Try another output folder."
-        ) from error
-    finally:
-        if temporary is not None:
+        try:
+            yield temporary
+            # mkstemp makes private files; an asset gets the permissions that any new file would.
+            mask = os.umask(0)
+            os.umask(mask)
+            temporary.chmod(0o666 & ~mask)
+            temporary.replace(path)
+        finally:
             temporary.unlink(missing_ok=True)
 
 
@@ -58,6 +52,29 @@ def write_bytes(path: Path, data: bytes) -> None:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
+
+
+def check_writable(folder: Path) -> None:
+    """Make the folder and try it, before work is spent on what it is to hold.
+
+    Raises:
+        StudioError: it cannot be written to.
+    """
+    with _refusals(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+
+
+@contextmanager
+def _refusals(path: Path) -> Iterator[None]:
+    """Say what the system refuses in terms of ``path``."""
+    try:
+        yield
+    except OSError as error:
+        raise StudioError(
+            f"cannot write {path}: {error.strerror or error}; expected a writable folder with space left. "
+            "Try another output folder."
+        ) from error
 
 
 def to_bytes(values: Float[Tensor, "*shape"]) -> NDArray[np.uint8]:

@@ -82,7 +82,9 @@ def read_ply(path: Path) -> Splats:
     coefficients = 1 + rest // 3
     missing = [name for name in _properties(coefficients) if name not in table and name[0] != "n"]
     if missing or coefficients not in (1, 4, 9, 16) or rest % 3:
-        wrong = f"it lacks {missing[0]!r}" if missing else f"it has {rest} f_rest_* columns, not 0, 9, 24 or 45"
+        wrong = (
+            f"it lacks {missing[0]!r}" if missing else f"it has {rest} f_rest_* columns, not 0, 9, 24 or 45"
+        )
         raise StudioError(
             f"{path} holds no 3D Gaussians: {wrong}. Expected the 3DGS layout; a mesh or a plain point cloud "
             "cannot be read as splats."
@@ -123,10 +125,14 @@ def _read_vertices(content: bytes, path: Path) -> dict[str, NDArray[np.float32]]
     stop = lines.index(elements[1]) if len(elements) > 1 else len(lines)
     fields = [line for line in lines[start:stop] if line and line[0] == "property"]
     if any(len(field) != 3 or field[1] not in ("float", "float32") for field in fields):
-        raise StudioError(f"{path} has properties that are no floats; expected the 3DGS layout of float columns.")
+        raise StudioError(
+            f"{path} has properties that are no floats; expected the 3DGS layout of float columns."
+        )
     row = np.dtype([(name, "<f4") for _, _, name in fields])
     body = content[end + len(b"end_header\n") :]
     if len(body) < count * row.itemsize:
-        raise StudioError(f"{path} is cut short: {len(body)} of {count * row.itemsize} bytes; try exporting again.")
+        raise StudioError(
+            f"{path} is cut short: {len(body)} of {count * row.itemsize} bytes; try exporting again."
+        )
     rows = np.frombuffer(body, dtype=row, count=count)
     return {name: rows[name] for name in row.names or ()}

@@ -36,4 +36,4 @@ def write_splat(splats: Splats, path: Path) -> None:
     rows["scale"] = turned.scales[order].detach().cpu().numpy()
     rows["rgba"] = to_bytes(255 * rgba[order])
     rows["quat_wxyz"] = to_bytes(128 + 128 * quats_wxyz[order])
-    writeto_bytes(path, rows.tobytes())
+    write_bytes(path, rows.tobytes())

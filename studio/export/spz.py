@@ -49,4 +49,4 @@ def write_spz(splats: Splats, path: Path) -> None:
         "<IIIBBBB", _MAGIC, _VERSION, len(fixed), degree, fractional_bits, _FLAG_ANTIALIASED, 0
     )
     # A fixed time stamp: the same splats always give the same file.
-    writeto_bytes(path, gzip.compress(header + b"".join(part.tobytes() for part in sections), mtime=0))
+    write_bytes(path, gzip.compress(header + b"".join(part.tobytes() for part in sections), mtime=0))

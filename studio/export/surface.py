@@ -13,18 +13,25 @@ the usual expected depth lies between the two and would carve thin parts away.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
-from numpy.typing import NDArray
+from jaxtyping import Float
 from torch import Tensor
 
 from studio.export.splat import SH_DEGREE_0
+from studio.export.views import project
 from studio.interfaces import Renderer
 from studio.types import Cameras, Mesh, Splats
+
+# Over how many voxels before and behind a layer the occupancy rises: within it the level can make up for pictures
+# blurred by about a pixel.
+_SOFTNESS_VOXELS = 3.0
+# How many views may see past a point that still counts as hidden: 0 follows every flaw of every view.
+_OUTVOTED = 2
 
 
 @dataclass(frozen=True)
@@ -73,8 +80,6 @@ def occupancy_grid(
     lowest: Float[Tensor, "3"],
     highest: Float[Tensor, "3"],
     resolution: int,
-    outvoted: int = 1,
-    softness_voxels: float = 2.0,
 ) -> OccupancyGrid:
     """How hidden each voxel is from all views together.
 
@@ -83,48 +88,60 @@ def occupancy_grid(
         cameras: where from, one for each view.
         lowest, highest: corners of the box that holds the asset.
         resolution: the cube root of the number of voxels, about.
-        outvoted: how many views may see past a point that still counts as hidden: 0 carves most, and follows
-            every flaw of every view.
     """
     extent = (highest - lowest).clamp_min(1e-3)
-    voxel = float(extent.double().prod() ** (1 / 3)) / resolution
-    # Flat boxes would otherwise get voxels finer than a pixel.
-    voxel = max(voxel, float(extent.max()) / (2 * resolution))
-    counts = [int(n) + 5 for n in (extent / voxel).ceil()]
+    # Flat boxes would get voxels finer than a pixel without the second bound.
+    voxel = max(float(extent.double().prod() ** (1 / 3)) / resolution, float(extent.max()) / (2 * resolution))
+    softness = _SOFTNESS_VOXELS * voxel
+    # Every other voxel first: only where those are undecided are the others worth asking.
+    half_counts = [int(n) // 2 + 5 for n in (extent / voxel).ceil()]
+    counts = [2 * n - 1 for n in half_counts]
     origin = (lowest + highest) / 2 - voxel * (torch.tensor(counts).float() - 1) / 2
 
-    # Per voxel the smallest `outvoted + 1` hiddennesses, ascending. Voxels that enough views see past leave early.
-    smallest = torch.ones(outvoted + 1, counts[0] * counts[1] * counts[2])
-    alive = torch.arange(smallest.shape[1])
+    corners = torch.cartesian_prod(*(torch.arange(n).float() for n in half_counts))
+    coarse = hidden_from_all(origin + 2 * voxel * corners, views, cameras, softness).reshape(half_counts)
+    undecided = ((coarse > 0.03) & (coarse < 0.6)).float()[None, None]
+    near_surface = torch.nn.functional.interpolate(
+        torch.nn.functional.max_pool3d(undecided, 3, stride=1, padding=1), size=counts, mode="nearest"
+    )
+    values = torch.nn.functional.interpolate(
+        coarse[None, None], size=counts, mode="trilinear", align_corners=True
+    )
+    values, chosen = values[0, 0], near_surface[0, 0] > 0
+    points = origin + voxel * torch.nonzero(chosen).float()
+    values[chosen] = hidden_from_all(points, views, cameras, softness)
+
+    closed = torch.zeros_like(values)
+    closed[1:-1, 1:-1, 1:-1] = values[1:-1, 1:-1, 1:-1]
+    return OccupancyGrid(closed, origin, voxel)
+
+
+def hidden_from_all(
+    points: Float[Tensor, "p 3"], views: Sequence[DepthMoments], cameras: Cameras, softness: float
+) -> Float[Tensor, "p"]:
+    """How hidden each point is, 0-1, from the view that sees past it best but for the few that are outvoted."""
+    # The smallest values so far, ascending. Points that enough views see past are not asked again.
+    smallest = torch.ones(_OUTVOTED + 1, len(points))
+    alive = torch.arange(len(points))
     for index in _spread_order(len(cameras)):
-        points = origin + voxel * torch.stack(_unravel(alive, counts), dim=-1)
-        hidden = _hiddenness(points, views[index], cameras[[index]], softness_voxels * voxel)
+        hidden = hiddenness(points[alive], views[index], cameras[[index]], softness)
         for row in smallest:
             row[alive], hidden = torch.minimum(row[alive], hidden), torch.maximum(row[alive], hidden)
-        alive = alive[smallest[-1, alive] > 0.05]
-    values = smallest[-1].reshape(counts)
-    inner = torch.zeros_like(values)
-    inner[1:-1, 1:-1, 1:-1] = values[1:-1, 1:-1, 1:-1]
-    return OccupancyGrid(inner, origin, voxel)
+        alive = alive[smallest[-1, alive] > 0.01]
+    return smallest[-1]
 
 
-def _hiddenness(
+def hiddenness(
     points: Float[Tensor, "p 3"], view: DepthMoments, camera: Cameras, softness: float
 ) -> Float[Tensor, "p"]:
     """Coverage in front of each point; a layer begins to count ``softness`` before it and is full as far behind."""
-    rotation, translation = camera.world_to_camera[0, :3, :3], camera.world_to_camera[0, :3, 3]
-    x, y, z = (points @ rotation.T + translation).unbind(-1)
-    matrix = camera.intrinsics[0]
-    column = (matrix[0, 0] * x / z + matrix[0, 2]) * (2 / camera.width) - 1
-    row = (matrix[1, 1] * y / z + matrix[1, 2]) * (2 / camera.height) - 1
-    grid = torch.stack([column, row], dim=-1)[None, None]
-    sampled = torch.nn.functional.grid_sample(view.coverage[None], grid, align_corners=False)[0, :, 0]
-
+    grid, z = project(points, camera)
+    moments = torch.nn.functional.grid_sample(view.coverage[None], grid, align_corners=False)[0, :, 0]
     depth_range = view.farthest - view.nearest
-    near, far, near_share = two_layers(sampled)
-    u, ramp = (z - view.nearest) / depth_range, softness / depth_range
-    before = near_share * _ramp((u - near) / ramp) + (1 - near_share) * _ramp((u - far) / ramp)
-    return sampled[0] * before
+    near, far, near_share = two_layers(moments)
+    u, ramp = (z - view.nearest) / depth_range, 2 * softness / depth_range
+    before_near, before_far = (((u - layer) / ramp + 0.5).clamp(0, 1) for layer in (near, far))
+    return moments[0] * (near_share * before_near + (1 - near_share) * before_far)
 
 
 def two_layers(
@@ -148,18 +165,9 @@ def two_layers(
     return torch.where(spread, near, mean), torch.where(spread, far, mean), torch.where(spread, share, 1.0)
 
 
-def _ramp(x: Float[Tensor, "p"]) -> Float[Tensor, "p"]:
-    return (0.5 + 0.5 * x).clamp(0, 1)
-
-
-def _unravel(flat: Int[Tensor, "p"], counts: list[int]) -> list[Int[Tensor, "p"]]:
-    plane = counts[1] * counts[2]
-    return [flat // plane, flat % plane // counts[2], flat % counts[2]]
-
-
 def _spread_order(count: int) -> list[int]:
     """All views, neighbours far apart in time: the first few then carve most of what can be carved."""
-    stride = next(s for s in range(max(1, round(count * 0.382)), 2 * count + 2) if np.gcd(s, count) == 1)
+    stride = next(s for s in range(max(1, round(count * 0.382)), 2 * count + 2) if math.gcd(s, count) == 1)
     return [i * stride % count for i in range(count)]
 
 

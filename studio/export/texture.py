@@ -1,13 +1,11 @@
-"""A texture fitted to pictures: unwrap a mesh, then find the colours that show the same as the scene from everywhere.
+"""A texture fitted to pictures: unwrap a mesh, then find the colours that show what the scene shows from everywhere.
 
-The start is the pictures' mean at each texel, over the views that see it, those that face it most. What that
-leaves blurred is put right by a few rounds of simultaneous iterative reconstruction (Gilbert, 1972): draw the mesh,
-hand the difference back to the texels.
+Each texel gets the colour with the least squared error over the views that see it, which is their weighted mean;
+views that face the surface squarely, away from outlines, weigh most.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,6 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from studio.export.corners import smooth_normals
+from studio.export.views import project
 from studio.interfaces import Renderer
 from studio.types import Cameras, Material, Mesh, RenderOutput
 
@@ -53,89 +52,85 @@ class Texels:
     normals: Float[Tensor, "t 3"]
 
 
-def texels_of(mesh: Mesh, size: int) -> Texels:
-    """Every texel of a ``size`` squared texture whose centre lies in a face, half a texel beyond its edges included."""
+def texels_of(mesh: Mesh, renderer: Renderer[Mesh], size: int) -> Texels:
+    """Every texel of a ``size`` squared texture whose centre lies in a face.
+
+    The atlas itself is drawn as a flat mesh, its corners painted with where they belong.
+
+    Args:
+        mesh: unwrapped, with vertex normals.
+        renderer: draws plain colours, one sample a pixel.
+        size: texels along each side.
+    """
     assert mesh.uvs is not None and mesh.vertex_normals is not None
-    corners = torch.stack([mesh.uvs[..., 0] * size, (1 - mesh.uvs[..., 1]) * size], dim=-1).double()
-    first = (corners.amin(dim=1) - 1).floor().clamp(0, size - 1).long()
-    last = (corners.amax(dim=1) + 1).ceil().clamp(0, size - 1).long()
-    widths, heights = (last - first + 1).unbind(-1)
-
-    # One candidate for each texel of each face's bounding box.
-    counts = widths * heights
-    face = torch.repeat_interleave(torch.arange(len(counts)), counts)
-    local = torch.arange(len(face)) - torch.repeat_interleave(counts.cumsum(0) - counts, counts)
-    column = first[face, 0] + local % widths[face]
-    row = first[face, 1] + local // widths[face]
-    weights = _barycentric(torch.stack([column, row], dim=-1) + 0.5, corners[face])
-    # Barycentric weights fall by 1 over a height of the triangle: one texel beyond an edge in these terms.
-    edge_length = (corners.roll(-1, 1) - corners.roll(1, 1)).norm(dim=-1)
-    double_area = _cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]).abs()
-    texel = edge_length / double_area.clamp_min(1e-9)[:, None]
-    outside = (-weights / texel[face]).amax(dim=-1)
-    inside = outside < 0.75
-    face, row, column, weights, outside = (x[inside] for x in (face, row, column, weights, outside))
-
-    # Where faces compete for a texel the one that it lies deepest in wins.
-    order = torch.argsort(outside, descending=True, stable=True)
-    owner = torch.full((size * size,), -1).index_put_(((row * size + column)[order],), order)
-    chosen = owner[owner >= 0]
-    weights = weights[chosen].clamp_min(0).float()
-    weights = (weights / weights.sum(-1, keepdim=True))[..., None]
-    triangles = mesh.faces[face[chosen]]
-    normals = (weights * mesh.vertex_normals[triangles]).sum(1)
+    positions, normals = (
+        mesh.vertices[mesh.faces].reshape(-1, 3),
+        mesh.vertex_normals[mesh.faces].reshape(-1, 3),
+    )
+    lowest = positions.amin(0)
+    extent = (positions.amax(0) - lowest).clamp_min(1e-6)
+    u, v = mesh.uvs.reshape(-1, 2).unbind(-1)
+    flat = torch.stack([u * size, (1 - v) * size, torch.ones_like(u)], dim=-1)
+    faces = torch.arange(len(flat)).reshape(-1, 3)
+    # A camera at the origin that maps (x, y, 1) to pixel (x, y).
+    camera = Cameras(torch.eye(4)[None], torch.eye(3)[None], size, size, torch.zeros(1), torch.zeros(1))
+    painted = [
+        renderer(Mesh(flat, faces, vertex_colors=paint), camera, torch.zeros(1, 3))
+        for paint in ((positions - lowest) / extent, (normals + 1) / 2)
+    ]
+    rows, columns = torch.nonzero(painted[0].alpha[0, 0] > 0.5).unbind(-1)
+    unit_positions, half_normals = (drawn.rgb[0, :, rows, columns].T for drawn in painted)
     return Texels(
-        rows=row[chosen],
-        columns=column[chosen],
-        positions=(weights * mesh.vertices[triangles]).sum(1),
-        normals=torch.nn.functional.normalize(normals, dim=-1),
+        rows,
+        columns,
+        lowest + extent * unit_positions,
+        torch.nn.functional.normalize(2 * half_normals - 1, dim=-1),
     )
 
 
-def _cross(a: Float[Tensor, "*n 2"], b: Float[Tensor, "*n 2"]) -> Float[Tensor, "*n"]:
-    return a[..., 0] * b[..., 1] - a[..., 1] * b[..., 0]
-
-
-def _barycentric(points: Float[Tensor, "p 2"], triangles: Float[Tensor, "p 3 2"]) -> Float[Tensor, "p 3"]:
-    a, b, c = triangles.unbind(1)
-    area = _cross(b - a, c - a)
-    area = torch.where(area.abs() < 1e-9, 1e-9, area)
-    weight_b, weight_c = _cross(points - a, c - a) / area, _cross(b - a, points - a) / area
-    return torch.stack([1 - weight_b - weight_c, weight_b, weight_c], dim=-1)
-
-
 @dataclass(frozen=True)
-class _Sightings:
-    """The texels that one view sees: which, where in the picture (for grid_sample), and how well."""
+class Sightings:
+    """The texels that one view sees.
+
+    Attributes:
+        texel: which.
+        grid: where in the picture, for grid_sample.
+        weight: how well.
+    """
 
     texel: Int[Tensor, "s"]
     grid: Float[Tensor, "1 1 s 2"]
     weight: Float[Tensor, "s"]
 
-    def sample(self, image: Float[Tensor, "c h w"]) -> Float[Tensor, "s c"]:
-        sampled = torch.nn.functional.grid_sample(image[None], self.grid, align_corners=False)
-        return sampled[0, :, 0].T
+    def sample(self, image: Float[Tensor, "c h w"]) -> Float[Tensor, "c s"]:
+        """The picture where the texels show in it."""
+        return torch.nn.functional.grid_sample(image[None], self.grid, align_corners=False)[0, :, 0]
 
 
-def _sightings(
+def sightings(
     texels: Texels, camera: Cameras, coverage: Float[Tensor, "1 h w"], drawn: RenderOutput, tolerance: float
-) -> _Sightings:
-    """What a camera sees of the texels: those that face it, lie on the drawn mesh's depth and off its outline."""
-    assert drawn.depth is not None
-    towards = camera.positions - texels.positions
-    facing = (torch.nn.functional.normalize(towards, dim=-1) * texels.normals).sum(-1)
-    texel = torch.nonzero(facing > _LEAST_FACING)[:, 0]
-    rotation, translation = camera.world_to_camera[0, :3, :3], camera.world_to_camera[0, :3, 3]
-    x, y, z = (texels.positions[texel] @ rotation.T + translation).unbind(-1)
-    matrix = camera.intrinsics[0]
-    column = (matrix[0, 0] * x / z + matrix[0, 2]) * (2 / camera.width) - 1
-    row = (matrix[1, 1] * y / z + matrix[1, 2]) * (2 / camera.height) - 1
-    everything = _Sightings(texel, torch.stack([column, row], dim=-1)[None, None], facing[texel] ** 2)
+) -> Sightings:
+    """What a camera sees of the texels: those that face it, at the drawn mesh's depth and off its outlines.
 
-    alpha, depth, covered = everything.sample(torch.cat([drawn.alpha[0], drawn.depth[0], coverage])).unbind(-1)
-    on_surface = (depth / alpha.clamp_min(1e-6) - z).abs() < tolerance
-    seen: Bool[Tensor, "s"] = (alpha > 0.99) & (covered > 0.5) & on_surface
-    return _Sightings(texel[seen], everything.grid[:, :, seen], (everything.weight * covered**4)[seen])
+    Args:
+        texels: points of the mesh.
+        camera: one camera.
+        coverage: alpha of the scene's picture.
+        drawn: the mesh from that camera, with depth.
+        tolerance: how far from the drawn depth a texel may lie, in world units.
+    """
+    if drawn.depth is None:
+        raise ValueError("baking needs a renderer that returns depth")
+    towards = torch.nn.functional.normalize(camera.positions - texels.positions, dim=-1)
+    facing = (towards * texels.normals).sum(-1)
+    texel = torch.nonzero(facing > _LEAST_FACING)[:, 0]
+    grid, depth_of_texel = project(texels.positions[texel], camera)
+    candidates = Sightings(texel, grid, facing[texel] ** 2)
+
+    alpha, depth, covered = candidates.sample(torch.cat([drawn.alpha[0], drawn.depth[0], coverage]))
+    on_surface = (depth / alpha.clamp_min(1e-6) - depth_of_texel).abs() < tolerance
+    seen = (alpha > 0.99) & (covered > 0.5) & on_surface
+    return Sightings(texel[seen], grid[:, :, seen], (candidates.weight * covered**4)[seen])
 
 
 def baked(
@@ -144,47 +139,32 @@ def baked(
     cameras: Cameras,
     renderer: Renderer[Mesh],
     texture_size: int,
-    rounds: int,
     tolerance: float,
 ) -> Mesh:
     """The mesh with a texture that shows what the pictures show.
+
+    Places that no view sees take the colour of the nearest place that one does.
 
     Args:
         mesh: unwrapped, with vertex normals.
         pictures: the scene over black.
         cameras: where the pictures were taken from.
-        renderer: draws meshes without light.
+        renderer: draws plain colours, one sample a pixel.
         texture_size: texels along each side.
-        rounds: how often the difference is handed back.
-        tolerance: how far behind the drawn depth a texel may lie and still count as seen, in world units.
+        tolerance: how far from the drawn depth a texel may lie and still count as seen, in world units.
     """
-    texels = texels_of(mesh, texture_size)
-    black = torch.zeros(1, 3)
-    views = [
-        _sightings(texels, cameras[[i]], pictures.alpha[i], renderer(mesh, cameras[[i]], black), tolerance)
-        for i in range(len(cameras))
-    ]
+    texels = texels_of(mesh, renderer, texture_size)
     colors = pictures.rgb / pictures.alpha.clamp_min(1e-3)
-    mean, weight = _gathered(views, colors, len(texels.rows))
-    seen = weight > 0
-    albedo = _from_nearest(texels.positions, mean, seen) if seen.any() else mean
-    for _ in range(rounds):
-        drawn = _painted(mesh, texels, albedo, texture_size)
-        images = torch.cat([renderer(drawn, cameras[[i]], black).rgb for i in range(len(cameras))])
-        correction, _ = _gathered(views, colors - images, len(texels.rows))
-        albedo = (albedo + correction).clamp(0, 1)
-    return _painted(mesh, texels, albedo, texture_size)
-
-
-def _gathered(
-    views: Sequence[_Sightings], images: Float[Tensor, "b 3 h w"], texels: int
-) -> tuple[Float[Tensor, "t 3"], Float[Tensor, "t"]]:
-    """Weighted mean at each texel of what the views show there, and the sum of the weights."""
-    total, weight = torch.zeros(texels, 3), torch.zeros(texels)
-    for view, image in zip(views, images, strict=True):
-        total.index_add_(0, view.texel, view.weight[:, None] * view.sample(image))
-        weight.index_add_(0, view.texel, view.weight)
-    return total / weight.clamp_min(1e-6)[:, None], weight
+    total, weight = torch.zeros(len(texels.rows), 3), torch.zeros(len(texels.rows))
+    for index in range(len(cameras)):
+        drawn = renderer(mesh, cameras[[index]], torch.zeros(1, 3))
+        seen = sightings(texels, cameras[[index]], pictures.alpha[index], drawn, tolerance)
+        total.index_add_(0, seen.texel, (seen.weight * seen.sample(colors[index])).T)
+        weight.index_add_(0, seen.texel, seen.weight)
+    mean = (total / weight.clamp_min(1e-6)[:, None]).clamp(0, 1)
+    if not (weight > 0).any():
+        raise ValueError("no view sees the mesh")
+    return _painted(mesh, texels, _from_nearest(texels.positions, mean, weight > 0), texture_size)
 
 
 def _from_nearest(

@@ -1,0 +1,186 @@
+"""Writes a scene in any number of formats, and makes what they share (mesh, turntable) only once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from typing_extensions import assert_never
+
+from studio.cameras import orbit, turntable
+from studio.errors import StudioError
+from studio.export.files import check_writable
+from studio.export.formats import asset_paths, format_of
+from studio.export.glb import write_glb
+from studio.export.images import to_pixels
+from studio.export.obj import write_obj
+from studio.export.pictures import write_animation, write_contact_sheet, write_mp4
+from studio.export.ply import write_ply
+from studio.export.reconstruction import Likeness, textured_mesh
+from studio.export.splat import write_splat
+from studio.export.spz import write_spz
+from studio.export.stl import write_stl
+from studio.export.views import pictures
+from studio.interfaces import Renderer
+from studio.ops.surfaces import Light
+from studio.recipes.config import ExportConfig
+from studio.renderers.raster import MeshRenderer
+from studio.types import Mesh, Splats
+
+_MESHES, _TURNTABLES = frozenset(("glb", "obj", "stl")), frozenset(("mp4", "gif", "webp"))
+_SHEET_VIEWS, _SHEET_SIZE, _SHEET_ELEVATION_DEG = 8, 256, 15.0
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What an export wrote.
+
+    Attributes:
+        paths: the files asked for, in that order.
+        likeness: how well the mesh stands for the splats, where one was made.
+        seconds: wall time by part.
+    """
+
+    paths: tuple[Path, ...]
+    likeness: Likeness | None
+    seconds: Mapping[str, float]
+
+
+def export_asset(
+    splats: Splats,
+    renderer: Renderer[Splats],
+    folder: Path,
+    config: ExportConfig,
+    progress: Callable[[str], None] | None = None,
+) -> ExportReport:
+    """Write a recipe's formats into a folder, under fixed names.
+
+    Args, Raises: as ``export_files``.
+    """
+    return export_files(splats, renderer, asset_paths(folder, config.formats), config, progress)
+
+
+def export_files(
+    splats: Splats,
+    renderer: Renderer[Splats],
+    paths: Sequence[Path],
+    config: ExportConfig,
+    progress: Callable[[str], None] | None = None,
+) -> ExportReport:
+    """Write files of any known format; the suffix says which.
+
+    Every file is complete or absent, and a file that stood there before stays if its successor fails.
+
+    Args:
+        splats: the asset.
+        renderer: draws it.
+        paths: where to write.
+        config: sizes and budgets; its formats do not matter here.
+        progress: is told what begins.
+
+    Raises:
+        StudioError: unknown suffix, unwritable folder or full disk, an empty, transparent or non-finite scene.
+    """
+    formats = [format_of(path) for path in paths]
+    for folder in {path.parent for path in paths}:
+        check_writable(folder)
+    _check_finite(splats)
+
+    clock = _Stopwatch(progress)
+    mesh, likeness = None, None
+    if not _MESHES.isdisjoint(formats):
+        mesh, likeness = textured_mesh(splats, renderer, config.mesh_faces, config.texture_size, clock.begin)
+    frames = None
+    if not _TURNTABLES.isdisjoint(formats):
+        clock.begin("turntable")
+        around = turntable(config.turntable_frames, config.turntable_size, config.turntable_size)
+        frames = to_pixels(pictures(renderer, splats, around, 1.0, splats.means.device).rgb)
+    for path, chosen in zip(paths, formats, strict=True):
+        clock.begin(path.name)
+        match chosen:
+            case "glb" | "obj" | "stl":
+                assert mesh is not None
+                _write_mesh(mesh, path, chosen)
+            case "ply":
+                write_ply(splats, path)
+            case "splat":
+                write_splat(splats, path)
+            case "spz":
+                write_spz(splats, path)
+            case "mp4" | "gif" | "webp":
+                assert frames is not None
+                write = write_mp4 if chosen == "mp4" else write_animation
+                write(frames, path)
+            case "png":
+                write_contact_sheet(*_sheet(splats, renderer, mesh), path)
+            case _:
+                assert_never(chosen)
+    return ExportReport(tuple(paths), likeness, clock.stop())
+
+
+def _write_mesh(mesh: Mesh, path: Path, chosen: Literal["glb", "obj", "stl"]) -> None:
+    match chosen:
+        case "glb":
+            write_glb(mesh, path)
+        case "obj":
+            write_obj(mesh, path)
+        case "stl":
+            write_stl(mesh, path)
+        case _:
+            assert_never(chosen)
+
+
+def _sheet(
+    splats: Splats, renderer: Renderer[Splats], mesh: Mesh | None
+) -> tuple[NDArray[np.uint8], list[str]]:
+    """Pictures from all around with their labels; below those of the splats the mesh's, where there is one."""
+    azimuth = torch.arange(_SHEET_VIEWS) * (360.0 / _SHEET_VIEWS)
+    elevation = torch.full_like(azimuth, _SHEET_ELEVATION_DEG)
+    cameras = orbit(azimuth, elevation, _SHEET_SIZE, _SHEET_SIZE)
+    rows = [to_pixels(pictures(renderer, splats, cameras, 1.0, splats.means.device).rgb)]
+    labels = [f"{angle:.0f}°" for angle in azimuth.tolist()]
+    if mesh is None:
+        return rows[0], labels
+    rows.append(to_pixels(pictures(MeshRenderer(supersample=3, light=Light()), mesh, cameras, 1.0).rgb))
+    return np.concatenate(rows), [f"splats {label}" for label in labels] + [
+        f"mesh {label}" for label in labels
+    ]
+
+
+def _check_finite(splats: Splats) -> None:
+    """Refuse what no format can hold."""
+    count = len(splats.means)
+    if count == 0:
+        raise StudioError(
+            "the scene is empty: 0 splats, expected at least one. Try more steps or a lower pruning threshold."
+        )
+    columns = (splats.means, splats.quats_wxyz, splats.scales, splats.opacities, splats.sh)
+    finite = torch.cat([column.reshape(count, -1) for column in columns], dim=1).isfinite().all(dim=1)
+    if not finite.all():
+        raise StudioError(
+            f"{count - int(finite.sum())} of {count} splats hold numbers that are not finite, expected none. "
+            "Try resuming from an earlier checkpoint with a lower learning rate."
+        )
+
+
+class _Stopwatch:
+    """Wall time by part; the next part's beginning is the last one's end."""
+
+    def __init__(self, listener: Callable[[str], None] | None) -> None:
+        self._listener = listener
+        self._begun: list[tuple[str, float]] = []
+
+    def begin(self, part: str) -> None:
+        self._begun.append((part, time.perf_counter()))
+        if self._listener is not None:
+            self._listener(part)
+
+    def stop(self) -> dict[str, float]:
+        ends = [start for _, start in self._begun[1:]] + [time.perf_counter()]
+        return {part: end - start for (part, start), end in zip(self._begun, ends, strict=True)}

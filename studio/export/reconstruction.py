@@ -1,0 +1,145 @@
+"""From splats to a textured mesh, with its likeness measured from views that took no part."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from studio.cameras import fibonacci_sphere
+from studio.errors import StudioError
+from studio.evaluate.metrics import psnr, silhouette_iou
+from studio.export.surface import (
+    OccupancyGrid,
+    depth_moments,
+    isosurface,
+    occupancy_grid,
+    simplified,
+    smoothed,
+    without_debris,
+)
+from studio.export.texture import baked, unwrapped
+from studio.export.views import pictures
+from studio.interfaces import Renderer
+from studio.ops.surfaces import Light
+from studio.renderers.raster import MeshRenderer
+from studio.types import Mesh, Splats
+
+_PICTURE_SIZE = 320
+_GRID_RESOLUTION = 144
+_FUSED_VIEWS, _BAKED_VIEWS, _LEVEL_VIEWS, _HELD_OUT_VIEWS = 64, 32, 8, 16
+_FUSED_ELEVATIONS_DEG, _JUDGED_ELEVATIONS_DEG = (-30.0, 75.0), (-20.0, 60.0)
+_LEVELS = (0.06, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5)
+_SMOOTHING_ITERATIONS = 10
+_DEBRIS_SHARE = 0.03
+# Assets fit the ball of radius 0.5 and the cameras see little more.
+_WORLD_LIMIT = 0.6
+_VISIBLE_OPACITY = 0.05
+
+
+@dataclass(frozen=True)
+class Likeness:
+    """How well a mesh stands for the splats that it was made from.
+
+    Attributes:
+        psnr_db: mean over held-out views, drawn without light over white.
+        silhouette_iou: mean over the same views, 0-1.
+        level: of hiddenness at which the surface was taken, 0-1; 0.25 is usual.
+        faces: how many the mesh has.
+    """
+
+    psnr_db: float
+    silhouette_iou: float
+    level: float
+    faces: int
+
+
+def textured_mesh(
+    splats: Splats,
+    renderer: Renderer[Splats],
+    most_faces: int,
+    texture_size: int,
+    progress: Callable[[str], None],
+) -> tuple[Mesh, Likeness]:
+    """A closed, textured mesh that looks like the splats.
+
+    Args:
+        splats: finite, at least one.
+        renderer: draws them.
+        most_faces: the mesh's budget.
+        texture_size: width and height of the texture.
+        progress: is told what begins.
+
+    Raises:
+        StudioError: the splats hide nothing anywhere, so there is no surface.
+    """
+    device = splats.means.device
+    cameras = fibonacci_sphere(_FUSED_VIEWS, _PICTURE_SIZE, _PICTURE_SIZE, _FUSED_ELEVATIONS_DEG)
+    progress("depth")
+    with torch.no_grad():
+        moments = [depth_moments(splats, renderer, cameras[[i]].to(device)) for i in range(len(cameras))]
+    progress("surface")
+    grid = occupancy_grid(moments, cameras, *_box(splats), _GRID_RESOLUTION)
+    surface, level = _best_surface(grid, splats, renderer)
+    surface = simplified(smoothed(surface, _SMOOTHING_ITERATIONS), most_faces)
+
+    progress("texture")
+    seen_by = cameras[list(range(0, _FUSED_VIEWS, _FUSED_VIEWS // _BAKED_VIEWS))]
+    scene = pictures(renderer, splats, seen_by, brightness=0.0, device=device)
+    one_sample = MeshRenderer(supersample=1, light=Light())
+    unwrapped_surface = unwrapped(surface, texture_size)
+    mesh = baked(unwrapped_surface, scene, seen_by, one_sample, texture_size, tolerance=2 * grid.voxel)
+
+    progress("likeness")
+    held_out = fibonacci_sphere(
+        _HELD_OUT_VIEWS, _PICTURE_SIZE, _PICTURE_SIZE, _JUDGED_ELEVATIONS_DEG, offset=0.75
+    )
+    truth = pictures(renderer, splats, held_out, brightness=1.0, device=device)
+    # Three samples: with an even number many pixels would be covered by exactly one half.
+    copy = pictures(MeshRenderer(supersample=3, light=Light()), mesh, held_out, brightness=1.0)
+    return mesh, Likeness(
+        psnr_db=psnr(copy.rgb, truth.rgb).mean().item(),
+        silhouette_iou=silhouette_iou(copy.alpha, truth.alpha).mean().item(),
+        level=level,
+        faces=len(mesh.faces),
+    )
+
+
+def _box(splats: Splats) -> tuple[Float[Tensor, "3"], Float[Tensor, "3"]]:
+    """Two corners of the box around all splats that can be seen."""
+    visible = splats.opacities > _VISIBLE_OPACITY
+    if not visible.any():
+        raise _no_surface(splats.opacities.max().item())
+    means, reach = splats.means[visible], 2 * splats.scales[visible].amax(dim=-1, keepdim=True)
+    lowest, highest = (means - reach).amin(dim=0), (means + reach).amax(dim=0)
+    return lowest.clamp_min(-_WORLD_LIMIT).cpu(), highest.clamp_max(_WORLD_LIMIT).cpu()
+
+
+def _best_surface(grid: OccupancyGrid, splats: Splats, renderer: Renderer[Splats]) -> tuple[Mesh, float]:
+    """The surface at the level whose silhouettes are most like the splats', and that level."""
+    judged = fibonacci_sphere(_LEVEL_VIEWS, _PICTURE_SIZE, _PICTURE_SIZE, _JUDGED_ELEVATIONS_DEG, offset=0.25)
+    scene = pictures(renderer, splats, judged, brightness=0.0, device=splats.means.device)
+    draw = MeshRenderer(supersample=1)
+    size = grid.voxel * torch.tensor(grid.values.shape).float().norm().item()
+    best, best_iou, best_level = None, 0.0, 0.0
+    for level in _LEVELS:
+        surface = without_debris(isosurface(grid, level), _DEBRIS_SHARE * size)
+        if len(surface.faces) == 0:
+            continue
+        copy = pictures(draw, surface, judged, brightness=0.0)
+        iou = silhouette_iou(copy.alpha, scene.alpha).mean().item()
+        if iou > best_iou:
+            best, best_iou, best_level = surface, iou, level
+    if best is None:
+        raise _no_surface(scene.alpha.max().item())
+    return best, best_level
+
+
+def _no_surface(coverage: float) -> StudioError:
+    return StudioError(
+        f"found no surface to export: the densest place covers {coverage:.2f} of a pixel, expected most of one. "
+        "Try more steps, or export the splats themselves as .ply."
+    )

@@ -1,0 +1,56 @@
+"""What cameras see, and where points show in it."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from studio.interfaces import Renderer
+from studio.types import Cameras, RenderOutput
+
+Primitives = TypeVar("Primitives")
+_VIEWS_AT_ONCE = 8
+
+
+def pictures(
+    renderer: Renderer[Primitives],
+    primitives: Primitives,
+    cameras: Cameras,
+    brightness: float,
+    device: torch.device | str = "cpu",
+) -> RenderOutput:
+    """Pictures over a grey background, without gradients, on the CPU; a few at a time to bound memory.
+
+    Args:
+        renderer: draws the primitives.
+        primitives: what to draw, on ``device``.
+        cameras: where from.
+        brightness: of the background, 0-1.
+        device: where the renderer draws.
+    """
+    drawn = []
+    with torch.no_grad():
+        for start in range(0, len(cameras), _VIEWS_AT_ONCE):
+            some = cameras[start : start + _VIEWS_AT_ONCE].to(device)
+            background = torch.full((len(some), 3), brightness, device=device)
+            drawn.append(renderer(primitives, some, background))
+    depths = [output.depth for output in drawn if output.depth is not None]
+    return RenderOutput(
+        rgb=torch.cat([output.rgb for output in drawn]).cpu(),
+        alpha=torch.cat([output.alpha for output in drawn]).cpu(),
+        depth=torch.cat(depths).cpu() if len(depths) == len(drawn) else None,
+    )
+
+
+def project(
+    points: Float[Tensor, "p 3"], camera: Cameras
+) -> tuple[Float[Tensor, "1 1 p 2"], Float[Tensor, "p"]]:
+    """Where points show in a camera's picture, for ``grid_sample`` (align_corners=False), and their depth."""
+    # Rows times columns, not columns times rows: several times faster for three by a million.
+    projection = camera.intrinsics[0] @ camera.world_to_camera[0, :3]
+    x, y, z = projection[:, :3] @ points.T + projection[:, 3:]
+    grid = torch.stack([2 * x / (z * camera.width) - 1, 2 * y / (z * camera.height) - 1], dim=-1)
+    return grid[None, None], z

@@ -1,7 +1,7 @@
 """Numbers about pictures and meshes that need no network.
 
-Pure functions of tensors. This module imports nothing of the studio but its types, so that the loop, the exporter
-and the comparisons may all use it.
+Pure functions of tensors. This module imports nothing of the studio but its types, so that the loop, the
+exporter and the comparisons may all use it.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def clipped_fraction(
 
 
 def sharpness(rgb: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b"]:
-    """Variance of the luma's 4-neighbour Laplacian over the inner pixels, 0 (flat) to about 16 (checkerboard)."""
+    """Variance of the luma's 4-neighbour Laplacian over the inner pixels: 0 (flat) to 16 (chequered)."""
     luma = torch.einsum("bchw,c->bhw", rgb, rgb.new_tensor(_LUMA))
     inner = luma[:, 1:-1, 1:-1]
     neighbours = luma[:, :-2, 1:-1] + luma[:, 2:, 1:-1] + luma[:, 1:-1, :-2] + luma[:, 1:-1, 2:]
@@ -99,10 +99,10 @@ def front_back_similarity(
 ) -> Float[Tensor, "b"]:
     """Janus alarm: how much the back of an asset looks like its front, -1 to 1.
 
-    Correlation coefficient of the two pictures, pooled to ``size`` squared, with the back as it is or mirrored,
-    whichever is more alike. The outline of the back is always the mirrored front's, so render both over the same
-    background and compare with the figure of a known sound asset rather than with 0.
-    A picture of a single colour correlates with nothing: 0.
+    Correlation coefficient of the two pictures, pooled to ``size`` squared, with the back as it is or
+    mirrored, whichever is more alike. A back always has the mirrored front's outline, so draw both over the
+    same background, and compare with the figure of a sound asset rather than with 0. A picture of a single
+    colour correlates with nothing: 0.
     """
     pooled_front, pooled_back = (
         torch.nn.functional.adaptive_avg_pool2d(images, size) for images in (front, back)
@@ -133,7 +133,7 @@ class MeshChecks:
 
 
 def check_mesh(mesh: Mesh) -> MeshChecks:
-    """Topology of a mesh. Vertices at the very same place count as one, so that texture seams do not matter."""
+    """Topology of a mesh. Vertices at the very same place count as one: texture seams do not matter."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
@@ -164,9 +164,7 @@ def _closed(edges: Int[Tensor, "e 2"]) -> bool:
     return bool((forward_counts == 1).all()) and torch.equal(forward, backward)
 
 
-def _weighted_mean(
-    values: Float[Tensor, "b 1 h w"], weight: Float[Tensor, "b 1 h w"]
-) -> Float[Tensor, "b"]:
+def _weighted_mean(values: Float[Tensor, "b 1 h w"], weight: Float[Tensor, "b 1 h w"]) -> Float[Tensor, "b"]:
     return (values * weight).sum(dim=(1, 2, 3)) / weight.sum(dim=(1, 2, 3)).clamp_min(1e-6)
 
 

@@ -85,7 +85,7 @@ def export_files(
         progress: is told what begins.
 
     Raises:
-        StudioError: unknown suffix, unwritable folder or full disk, an empty, transparent or non-finite scene.
+        StudioError: unknown suffix, unwritable folder, full disk; empty, transparent or non-finite scene.
     """
     formats = [format_of(path) for path in paths]
     for folder in {path.parent for path in paths}:
@@ -138,19 +138,18 @@ def _write_mesh(mesh: Mesh, path: Path, chosen: Literal["glb", "obj", "stl"]) ->
 
 def _sheet(
     splats: Splats, renderer: Renderer[Splats], mesh: Mesh | None
-) -> tuple[NDArray[np.uint8], list[str]]:
-    """Pictures from all around with their labels; below those of the splats the mesh's, where there is one."""
+) -> tuple[NDArray[np.uint8], list[str], int]:
+    """Pictures from all around, their labels and how many make a row; a mesh has its own row."""
     azimuth = torch.arange(_SHEET_VIEWS) * (360.0 / _SHEET_VIEWS)
     elevation = torch.full_like(azimuth, _SHEET_ELEVATION_DEG)
     cameras = orbit(azimuth, elevation, _SHEET_SIZE, _SHEET_SIZE)
     rows = [to_pixels(pictures(renderer, splats, cameras, 1.0, splats.means.device).rgb)]
     labels = [f"{angle:.0f}°" for angle in azimuth.tolist()]
     if mesh is None:
-        return rows[0], labels
+        return rows[0], labels, _SHEET_VIEWS // 2
     rows.append(to_pixels(pictures(MeshRenderer(supersample=3, light=Light()), mesh, cameras, 1.0).rgb))
-    return np.concatenate(rows), [f"splats {label}" for label in labels] + [
-        f"mesh {label}" for label in labels
-    ]
+    labels = [f"{kind} {label}" for kind in ("splats", "mesh") for label in labels]
+    return np.concatenate(rows), labels, _SHEET_VIEWS
 
 
 def _check_finite(splats: Splats) -> None:
@@ -158,7 +157,8 @@ def _check_finite(splats: Splats) -> None:
     count = len(splats.means)
     if count == 0:
         raise StudioError(
-            "the scene is empty: 0 splats, expected at least one. Try more steps or a lower pruning threshold."
+            "the scene is empty: 0 splats, expected at least one. "
+            "Try more steps or a lower pruning threshold."
         )
     columns = (splats.means, splats.quats_wxyz, splats.scales, splats.opacities, splats.sh)
     finite = torch.cat([column.reshape(count, -1) for column in columns], dim=1).isfinite().all(dim=1)

@@ -1,4 +1,4 @@
-"""A mesh as graphics hardware wants it: one index for position, normal, texture coordinate and colour together."""
+"""A mesh as graphics hardware wants it: one index for position, normal, texture coordinate and colour."""
 
 from __future__ import annotations
 
@@ -36,7 +36,8 @@ class CornerMesh:
 def face_normals(vertices: Float[Tensor, "v 3"], faces: Int[Tensor, "f 3"]) -> Float[Tensor, "f 3"]:
     """Normals as long as twice the face's area; zero for degenerate faces."""
     a, b, c = vertices[faces].unbind(1)
-    return torch.linalg.cross(b - a, c - a)
+    normals: Tensor = torch.linalg.cross(b - a, c - a)
+    return normals
 
 
 def smooth_normals(vertices: Float[Tensor, "v 3"], faces: Int[Tensor, "f 3"]) -> Float[Tensor, "v 3"]:

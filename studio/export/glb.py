@@ -1,8 +1,8 @@
 """glTF 2.0 in one binary file: y up, metres, texture inside.
 
-A baked texture already holds its light, so materials are unlit (``KHR_materials_unlit``); viewers without that
-extension fall back to a rough dielectric. Base colours and textures are sRGB in the studio; glTF wants factors
-and vertex colours linear, textures sRGB.
+A baked texture already holds its light, so materials are unlit (``KHR_materials_unlit``); viewers without
+that extension fall back to a rough dielectric. Base colours and textures are sRGB in the studio; glTF wants
+factors and vertex colours linear, textures sRGB.
 Specification: registry.khronos.org/glTF/specs/2.0.
 """
 

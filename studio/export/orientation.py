@@ -1,8 +1,8 @@
 """From the studio's world to the one that splat files are written in.
 
-3DGS tools inherit the axes of photogrammetry: x right, y down, z away from the viewer ("RDF"), and viewers turn
-a ``.ply`` or ``.splat`` over when they load it. The studio's world is x right, y up, z towards the viewer
-("RUB"). Half a turn about x leads from one to the other, and back.
+3DGS tools inherit the axes of photogrammetry: x right, y down, z away from the viewer ("RDF"), and viewers
+turn a ``.ply`` or ``.splat`` over when they load it. The studio's world is x right, y up, z towards the
+viewer ("RUB"). Half a turn about x leads from one to the other, and back.
 """
 
 from __future__ import annotations

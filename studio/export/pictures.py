@@ -67,8 +67,8 @@ def write_animation(frames: NDArray[np.uint8], path: Path, frames_per_second: in
         )
 
 
-def write_contact_sheet(images: NDArray[np.uint8], labels: list[str], path: Path) -> None:
-    """Write images ``[n, h, w, 3]`` as one ``.png``, in a grid about twice as wide as high, each with its label.
+def write_contact_sheet(images: NDArray[np.uint8], labels: list[str], columns: int, path: Path) -> None:
+    """Write images ``[n, h, w, 3]`` as one ``.png``, in rows of ``columns``, each above its label.
 
     Raises:
         StudioError: the file cannot be written.
@@ -76,7 +76,6 @@ def write_contact_sheet(images: NDArray[np.uint8], labels: list[str], path: Path
     from PIL import Image, ImageDraw
 
     count, height, width = images.shape[:3]
-    columns = min(count, math.ceil(math.sqrt(2 * count)))
     rows = math.ceil(count / columns)
     sheet = Image.new("RGB", (columns * width, rows * (height + _LABEL_HEIGHT)), "white")
     draw = ImageDraw.Draw(sheet)

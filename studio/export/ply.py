@@ -1,9 +1,9 @@
 """The 3DGS ``.ply``: what every splat viewer reads.
 
 Layout of Kerbl et al., "3D Gaussian Splatting" (2023): one little-endian float32 row a splat with
-``x y z nx ny nz f_dc_* f_rest_* opacity scale_* rot_*``. Opacities are logits, scales are logarithms, rotations
-are wxyz, and ``f_rest`` runs through all coefficients of red, then green, then blue. The axes are those of
-``orientation.py``.
+``x y z nx ny nz f_dc_* f_rest_* opacity scale_* rot_*``. Opacities are logits, scales are logarithms,
+rotations are wxyz, and ``f_rest`` runs through all coefficients of red, then green, then blue. The axes are
+those of ``orientation.py``.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def read_ply(path: Path) -> Splats:
     """Read a binary 3DGS ``.ply``, the studio's or another tool's, into the studio's world.
 
     Raises:
-        StudioError: the file is missing, cut short, not a ``.ply``, or holds something else than 3D Gaussians.
+        StudioError: the file is missing, cut short, not a ``.ply``, or holds no 3D Gaussians.
     """
     try:
         content = path.read_bytes()

@@ -140,6 +140,6 @@ def _best_surface(grid: OccupancyGrid, splats: Splats, renderer: Renderer[Splats
 
 def _no_surface(coverage: float) -> StudioError:
     return StudioError(
-        f"found no surface to export: the densest place covers {coverage:.2f} of a pixel, expected most of one. "
-        "Try more steps, or export the splats themselves as .ply."
+        f"found no surface to export: the densest place covers {coverage:.2f} of a pixel, expected most of "
+        "one. Try more steps, or export the splats themselves as .ply."
     )

@@ -1,8 +1,8 @@
 """The ``.splat`` of web viewers: 32 bytes a splat, no view-dependent colour.
 
-Layout of antimatter15's viewer: position and scale as float32, then rgba and the rotation (wxyz, 128 + 128 q) as
-bytes. The most visible splats come first, so that a viewer shows the asset while it still loads. The axes are
-those of ``orientation.py``.
+Layout of antimatter15's viewer: position and scale as float32, then rgba and the rotation (wxyz, 128 + 128 q)
+as bytes. The most visible splats come first, so that a viewer shows the asset while it still loads. The axes
+are those of ``orientation.py``.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Niantic's ``.spz``, version 2: about a tenth of the ``.ply``, with all spherical harmonics.
 
-One gzip stream: a 16-byte header, then one array an attribute. Positions are 24-bit fixed point; opacity, colour,
-log-scale, rotation (xyz of the quaternion with w >= 0) and harmonics are bytes. Its axes are the studio's own.
+One gzip stream: a 16-byte header, then one array an attribute. Positions are 24-bit fixed point; opacity,
+colour, log-scale, rotation (xyz of the quaternion with w >= 0) and harmonics are bytes. Its axes are the
+studio's own.
 Specification: github.com/nianticlabs/spz (MIT).
 """
 

@@ -1,14 +1,14 @@
 """A surface around splats: the solid that no view sees through.
 
-From one view, a point is hidden as far as the splats in front of it cover its pixel. A point belongs to the asset
-if it is hidden from every view: the least of the views' hiddenness is a smooth occupancy whose middle level is the
-surface, as in the opacity fields of Yu et al., "Gaussian Opacity Fields" (2024). That is visual hull and depth
-fusion in one, and thin parts survive it.
+From one view, a point is hidden as far as the splats in front of it cover its pixel. A point belongs to the
+asset if it is hidden from every view: the least of the views' hiddenness is a smooth occupancy, and one of
+its levels is the surface, as in the opacity fields of Yu et al., "Gaussian Opacity Fields" (2024). That is
+visual hull and depth fusion in one, and thin parts survive it.
 
-How much of a pixel's coverage lies in front of a depth is told by moments, as in Peters and Klein, "Moment Shadow
-Mapping" (2015): one picture of the splats painted with z, z^2 and z^3 gives two depths and their weights exactly
-where a pixel shows one or two layers (an edge and what is behind it, a leaky front and the back), which is where
-the usual expected depth lies between the two and would carve thin parts away.
+How much of a pixel's coverage lies in front of a depth is told by moments, as in Peters and Klein, "Moment
+Shadow Mapping" (2015): one picture of the splats painted with z, z^2 and z^3 gives two depths and their
+weights. That is exact where a pixel shows one or two layers, such as an edge and what is behind it or a leaky
+front and the back. There the usual expected depth lies between the two, and would carve thin parts away.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from studio.export.views import project
 from studio.interfaces import Renderer
 from studio.types import Cameras, Mesh, Splats
 
-# Over how many voxels before and behind a layer the occupancy rises: within it the level can make up for pictures
-# blurred by about a pixel.
+# Over how many voxels before and behind a layer the occupancy rises. Within it the choice of the level makes
+# up for the pictures' blur of about a pixel.
 _SOFTNESS_VOXELS = 3.0
 # How many views may see past a point that still counts as hidden: 0 follows every flaw of every view.
 _OUTVOTED = 2
@@ -119,7 +119,7 @@ def occupancy_grid(
 def hidden_from_all(
     points: Float[Tensor, "p 3"], views: Sequence[DepthMoments], cameras: Cameras, softness: float
 ) -> Float[Tensor, "p"]:
-    """How hidden each point is, 0-1, from the view that sees past it best but for the few that are outvoted."""
+    """How hidden each point is, 0-1, from the view that sees past it best but for the few outvoted."""
     # The smallest values so far, ascending. Points that enough views see past are not asked again.
     smallest = torch.ones(_OUTVOTED + 1, len(points))
     alive = torch.arange(len(points))
@@ -134,7 +134,7 @@ def hidden_from_all(
 def hiddenness(
     points: Float[Tensor, "p 3"], view: DepthMoments, camera: Cameras, softness: float
 ) -> Float[Tensor, "p"]:
-    """Coverage in front of each point; a layer begins to count ``softness`` before it and is full as far behind."""
+    """Coverage in front of each point; a layer counts ever more from ``softness`` before it to behind it."""
     grid, z = project(points, camera)
     moments = torch.nn.functional.grid_sample(view.coverage[None], grid, align_corners=False)[0, :, 0]
     depth_range = view.farthest - view.nearest
@@ -147,7 +147,7 @@ def hiddenness(
 def two_layers(
     moments: Float[Tensor, "4 p"],
 ) -> tuple[Float[Tensor, "p"], Float[Tensor, "p"], Float[Tensor, "p"]]:
-    """The two depths, and the nearer one's share, with the given moments 0 to 3: Gauss quadrature with two nodes.
+    """The two depths, and the nearer one's share, that have the given moments 0 to 3 (Gauss quadrature).
 
     Where the depths hardly differ both are the mean.
     """
@@ -172,7 +172,7 @@ def _spread_order(count: int) -> list[int]:
 
 
 def isosurface(grid: OccupancyGrid, level: float) -> Mesh:
-    """The closed surface where the grid crosses ``level``, counter-clockwise seen from outside; may have no faces."""
+    """The closed surface where the grid crosses ``level``, wound outwards; it may have no faces."""
     import skimage.measure
 
     values = grid.values.numpy()
@@ -185,7 +185,7 @@ def isosurface(grid: OccupancyGrid, level: float) -> Mesh:
 
 
 def without_debris(mesh: Mesh, smallest_extent: float) -> Mesh:
-    """The mesh without components whose bounding box has a diagonal below ``smallest_extent``, and without cavities.
+    """The mesh without cavities and components whose bounding box has a diagonal below ``smallest_extent``.
 
     A cavity is a closed component turned inside out: a hollow that no view looks into.
     """
@@ -212,8 +212,8 @@ def without_debris(mesh: Mesh, smallest_extent: float) -> Mesh:
 def smoothed(mesh: Mesh, iterations: int) -> Mesh:
     """The mesh without the grid's staircase, and hardly smaller.
 
-    Taubin, "A signal processing approach to fair surface design" (1995): each Laplacian step inwards is followed by
-    one outwards.
+    Taubin, "A signal processing approach to fair surface design" (1995): each Laplacian step inwards is
+    followed by one outwards.
     """
     from scipy.sparse import coo_array, diags_array
 
@@ -230,7 +230,7 @@ def smoothed(mesh: Mesh, iterations: int) -> Mesh:
 
 
 def simplified(mesh: Mesh, most_faces: int) -> Mesh:
-    """The mesh with at most about ``most_faces`` faces, by quadric edge collapse (Garland and Heckbert, 1997)."""
+    """The mesh with about ``most_faces`` faces at most, by quadric edge collapse (Garland, Heckbert 1997)."""
     import fast_simplification
 
     if len(mesh.faces) <= most_faces:

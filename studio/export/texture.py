@@ -1,7 +1,7 @@
-"""A texture fitted to pictures: unwrap a mesh, then find the colours that show what the scene shows from everywhere.
+"""A texture fitted to pictures: unwrap a mesh, then find the colours that show what the scene shows.
 
-Each texel gets the colour with the least squared error over the views that see it, which is their weighted mean;
-views that face the surface squarely, away from outlines, weigh most.
+Each texel gets the colour with the least squared error over the views that see it, which is their weighted
+mean; views that face the surface squarely, away from outlines, weigh most.
 """
 
 from __future__ import annotations

@@ -218,7 +218,7 @@ def parse(arguments: Sequence[str]) -> Command:
     try:
         with contextlib.redirect_stderr(said):
             command: Command = tyro.cli(
-                Command,  # type: ignore[arg-type]
+                Command,
                 prog="studio",
                 description="A prompt becomes a Gaussian-splat and mesh asset.",
                 args=list(arguments),
@@ -258,9 +258,9 @@ def _no_such(name: str, known: tuple[str, ...]) -> str:
 
 def _in_one_line(box: str) -> str:
     """The gist of tyro's framed messages: what is wrong, and what was perhaps meant."""
-    lines = [line.strip("│ ").rstrip() for line in box.splitlines() if not line.startswith(("╭", "╰"))]
-    text = re.sub(r"\s+", " ", " ".join(lines)).strip()
-    problem, *rest = re.split(r" ?─{3,} ?| Got errors: ", text)
+    # A title, then parts with rules between; the frame is drawn in ASCII where the terminal knows no more.
+    text = re.sub(r"[│╭╮╰╯\s]+", " ", box)
+    _, problem, *rest = re.split(r" ?[─-]{5,} ?| Got errors: ", text)
     unfit = re.match(
         r"Error parsing (\S+): no type matching (\S+) could be instantiated from \[(.*)\]", problem
     )

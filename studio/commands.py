@@ -9,24 +9,33 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
+from PIL import Image
 from rich.console import Console
 from typing_extensions import assert_never
 
 from studio import arguments
+from studio.cameras import orbit
 from studio.console import RunProgress, duration
 from studio.doctor import EXAMPLE_PROMPT, automatic_prior, examine
-from studio.export.files import write_bytes
+from studio.errors import StudioError
+from studio.export.files import replacing, write_bytes
+from studio.export.images import to_pixels
+from studio.export.views import pictures
 from studio.guidance.citation import Citation
 from studio.guidance.methods import citations
+from studio.meshes import SUFFIXES as MESH_SUFFIXES
+from studio.meshes import load_mesh, normalised
 from studio.priors.catalogue import Catalogue
 from studio.priors.catalogue_build import build_catalogue
+from studio.priors.latent import LatentPrior, load_latent_prior
 from studio.priors.training.data import CaptionedMesh, load_views, render_data
 from studio.priors.training.evaluate import DdimSampler, evaluate, save_png, tiled
-from studio.priors.training.train import train
+from studio.priors.training.model import save_model
+from studio.priors.training.train import Trainer, train
 from studio.priors.vocabulary import Vocabulary
 from studio.recipes import load
 from studio.recipes.config import (
@@ -40,6 +49,7 @@ from studio.recipes.config import (
     Recipe,
     SmallPriorConfig,
 )
+from studio.renderers.raster import MeshRenderer
 from studio.run.build import build_device, build_prior, small_prior_folder
 from studio.run.forecast import forecast
 from studio.run.prior_names import prior_named
@@ -130,24 +140,57 @@ def _predict(recipe: Recipe) -> int:
 
 def _complete(run: Run) -> int:
     """Takes the steps that are left, with a live line; then writes the assets and prints where they are."""
-    console = Console()
-    views = [_images_per_step(stage.cameras) for stage in run.recipe.stages]
-    with RunProgress(console, run.step, run.recipe.total_steps) as progress, _stop_request() as wants_to_stop:
-        steps = iter(run)
-        for report in steps:
-            progress.show(report, views[report.stage], run.latest_preview())
-            if wants_to_stop() and report.step < report.total_steps:
-                steps.close()
-                print(
-                    f"studio: stopped at step {report.step}; resume with: studio resume {run.folder}",
-                    file=sys.stderr,
-                )
-                return 130
-    print("writing the assets", flush=True)
-    for path in run.export():
+    images = [_images_per_step(stage.cameras) for stage in run.recipe.stages]
+    total_steps = run.recipe.total_steps
+    with RunProgress(Console(), run.step, total_steps) as progress, _stop_request() as wants_to_stop:
+        for report in run:
+            progress.show(report, images[report.stage], run.latest_preview())
+            if wants_to_stop() and report.step < total_steps:
+                break  # which closes the loop, and that saves the state
+    if not run.is_finished:
+        print(f"studio: stopped at step {run.step}; resume with: studio resume {run.folder}", file=sys.stderr)
+        return 130
+    for path in _export(run, None):
         print(path)
     for name, value in run.metrics().items():
         print(f"{name:<22} {value:.4g}" if isinstance(value, float) else f"{name:<22} {value}")
+    return 0
+
+
+def export(command: arguments.Export) -> int:
+    """Writes a run's scene to files."""
+    if not command.files:
+        raise StudioError(f"No file was named; try: studio export {command.run} asset.spz turntable.gif")
+    for path in _export(Run.open(command.run), command.files):
+        print(path)
+    return 0
+
+
+def _export(run: Run, paths: Sequence[Path] | None) -> tuple[Path, ...]:
+    """Writes the recipe's formats, or files by their suffixes, and shows what is going on."""
+    with Console().status("writing the assets") as status:
+        return run.export(paths, lambda part: status.update(f"writing the assets: {part}"))
+
+
+def render(command: arguments.Render) -> int:
+    """Draws a run's scene or a mesh over white."""
+    if command.output.suffix.lower() != ".png":
+        raise StudioError(f"--output is {command.output}; expected a .png file.")
+    if not 16 <= command.size <= 4096:
+        raise StudioError(f"--size is {command.size}; expected 16 to 4096 pixels.")
+    if not -90 <= command.elevation <= 90:
+        raise StudioError(f"--elevation is {command.elevation:g}; expected -90 to 90 degrees.")
+    angles = torch.tensor([command.azimuth]), torch.tensor([command.elevation])
+    camera = orbit(*angles, command.size, command.size)
+    if command.source.suffix.lower() in MESH_SUFFIXES and not command.source.is_dir():
+        drawn = MeshRenderer()(normalised(load_mesh(command.source)), camera, torch.ones(1, 3))
+    else:
+        run = Run.open(command.source)
+        drawn = pictures(run.renderer(), run.splats(), camera, brightness=1.0, device=run.device)
+    picture = Image.fromarray(to_pixels(drawn.rgb)[0])
+    with replacing(command.output) as temporary:
+        picture.save(temporary)
+    print(command.output)
     return 0
 
 
@@ -290,8 +333,9 @@ def prior_render_data(command: arguments.PriorRenderData) -> int:
 
 def prior_train(command: arguments.PriorTrain) -> int:
     """Trains the learned prior, and writes it as a folder that --prior takes."""
+    config = command.training
     latest = time.monotonic() - _TRAIN_LINE_EVERY_S
-    for report in train(command.training):
+    for report in train(config):
         if time.monotonic() - latest >= _TRAIN_LINE_EVERY_S or report.step == report.total_steps:
             latest = time.monotonic()
             print(
@@ -301,6 +345,11 @@ def prior_train(command: arguments.PriorTrain) -> int:
             )
         if report.sheet is not None:
             print(f"samples: {report.sheet}", flush=True)
+    trainer = Trainer(config, load_views(config.views))
+    trainer.resume()
+    folder = config.folder / "prior"
+    save_model(trainer.average, config.model, folder)
+    print(f"trained; use it with: studio generate PROMPT --prior {folder}")
     return 0
 
 
@@ -346,8 +395,6 @@ def _describe_catalogue(catalogue: Catalogue) -> None:
 
 
 def _describe_model(source: str) -> None:
-    from studio.priors.latent import load_latent_prior
-
     model = load_latent_prior(source, torch.device("cpu"))
     weights = sum(parameter.numel() for parameter in model.denoiser.parameters())
     print(f"{source}: {type(model.denoiser).__name__}, {weights / 1e6:.1f} M weights")
@@ -368,3 +415,14 @@ def _bibtex(citation: Citation) -> str:
         f"  author = {{{authors}}},\n  title = {{{citation.title}}},\n  year = {{{citation.year}}},\n"
         f"  journal = {{arXiv preprint arXiv:{citation.arxiv}}}\n}}\n"
     )
+
+
+def _learned(name: str) -> LatentPrior:
+    """A learned prior by name, folder or hub id."""
+    match prior_named(name):
+        case SmallPriorConfig():
+            return load_latent_prior(small_prior_folder())
+        case LatentPriorConfig(source=source):
+            return load_latent_prior(source)
+        case _:
+            raise StudioError(f"{name} is no learned prior; expected small, a diffusers folder or a hub id.")

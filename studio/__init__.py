@@ -5,7 +5,7 @@
 >>> for report in run:
 ...     print(report.step, report.losses)
 
-``studio.generate`` does the same to the end and exports the asset. Nothing heavy is loaded before the first use.
+``studio.generate`` does the same to the end and exports the asset. Nothing heavy is loaded before first use.
 """
 
 from __future__ import annotations

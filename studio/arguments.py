@@ -31,8 +31,8 @@ class Generate:
     preset: str = "default"
     """A preset ("studio presets list") or the path of a recipe."""
     prior: Annotated[str | None, arg(metavar="auto|library|small|FOLDER|HUB-ID")] = None
-    """Instead of the preset's: the best that this machine can run, the exact prior, the learned one, a folder of
-    your own models or of a diffusers model, or a hub id."""
+    """Instead of the preset's: the best that this machine can run, the exact prior, the learned one, a folder
+    of your own models or of a diffusers model, or a hub id."""
     steps: Annotated[int | None, arg(metavar="N")] = None
     """How many steps, instead of the preset's."""
     seed: Annotated[int | None, arg(metavar="N")] = None

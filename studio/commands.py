@@ -27,7 +27,6 @@ from studio.export.images import to_pixels
 from studio.export.views import pictures
 from studio.guidance.citation import Citation
 from studio.guidance.methods import citations
-from studio.meshes import SUFFIXES as MESH_SUFFIXES
 from studio.meshes import load_mesh, normalised
 from studio.priors.catalogue import Catalogue
 from studio.priors.catalogue_build import build_catalogue
@@ -182,11 +181,11 @@ def render(command: arguments.Render) -> int:
         raise StudioError(f"--elevation is {command.elevation:g}; expected -90 to 90 degrees.")
     angles = torch.tensor([command.azimuth]), torch.tensor([command.elevation])
     camera = orbit(*angles, command.size, command.size)
-    if command.source.suffix.lower() in MESH_SUFFIXES and not command.source.is_dir():
-        drawn = MeshRenderer()(normalised(load_mesh(command.source)), camera, torch.ones(1, 3))
-    else:
+    if command.source.is_dir():
         run = Run.open(command.source)
         drawn = pictures(run.renderer(), run.splats(), camera, brightness=1.0, device=run.device)
+    else:
+        drawn = MeshRenderer()(normalised(load_mesh(command.source)), camera, torch.ones(1, 3))
     picture = Image.fromarray(to_pixels(drawn.rgb)[0])
     with replacing(command.output) as temporary:
         picture.save(temporary)

@@ -277,6 +277,15 @@ class LibraryPrior:
             rows[row, members] = per_model
         return rows
 
+    def load_models(self, prompt: str) -> None:
+        """Read the meshes that a run of ``prompt`` draws: a damaged one is told of before anything begins.
+
+        Raises:
+            StudioError: a mesh cannot be read, or the prompt names nothing.
+        """
+        for index in {*self.match(prompt).members, *self._null_members}:
+            self._mesh(index)
+
     def warm(
         self,
         prompt: PromptEmbedding,

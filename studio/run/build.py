@@ -156,6 +156,7 @@ def _library(config: LibraryPriorConfig, recipe: Recipe) -> ChosenPrior:
         null=config.null,
         std=config.std,
     )
+    prior.load_models(recipe.prompt)
     named = [catalogue.entries[index].id for index in prior.match(recipe.prompt).members]
     where = "that ship with the studio" if config.folder is None else f"in {config.folder}"
     shown = ", ".join(named[:3]) + (f" and {len(named) - 3} more" if len(named) > 3 else "")

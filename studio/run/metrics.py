@@ -19,16 +19,18 @@ from studio.recipes.config import Recipe
 from studio.run.views import drawn, four_sides, held_out_cameras
 from studio.types import Splats
 
+Figure = int | float | str
+"""One thing that is measured."""
 
 def final_metrics(
     splats: Splats, renderer: Renderer[Splats], recipe: Recipe, prior: Prior
-) -> dict[str, float | str]:
+) -> dict[str, Figure]:
     """Figures by name, from 16 held-out views; with the exact prior also the distance to the truth."""
     size = recipe.stages[-1].resolution_at(1.0)
     views = drawn(splats, renderer, held_out_cameras(size))
     sides = four_sides(splats, renderer, size).rgb
     coverage = alpha_statistics(views.alpha)
-    found: dict[str, float | str] = {
+    found: dict[str, Figure] = {
         "steps": recipe.total_steps,
         "splats": len(splats.means),
         "alpha_mean": coverage.mean,
@@ -46,7 +48,7 @@ def final_metrics(
 
 def truth_metrics(
     splats: Splats, renderer: Renderer[Splats], prompt: str, prior: LibraryPrior, size: int
-) -> dict[str, float | str]:
+) -> dict[str, Figure]:
     """Distance to the nearest of the models that the prompt names, over 16 held-out views.
 
     ``psnr_db`` is the mean over the views' PSNR over white; ``silhouette_iou`` compares coverages above 0.5.

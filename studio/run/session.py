@@ -35,7 +35,7 @@ from studio.renderers.splatting import SplatRenderer
 from studio.run import checkpoint
 from studio.run.build import BuiltStage, ChosenPrior, build_device, build_prior, build_stages
 from studio.run.events import EventLog
-from studio.run.metrics import final_metrics
+from studio.run.metrics import Figure, final_metrics
 from studio.run.optimize import LoopState, initial_state, optimize
 from studio.run.views import four_sides
 from studio.types import RenderOutput, Splats, StepReport
@@ -223,15 +223,15 @@ class Run:
             self._write_metrics(self.metrics() | likeness)
         return report.paths
 
-    def metrics(self) -> dict[str, float | str]:
+    def metrics(self) -> dict[str, Figure]:
         """The figures of the finished scene; empty before that."""
         path = self.folder / "metrics.json"
         if not path.is_file():
             return {}
-        found: dict[str, float | str] = json.loads(path.read_text(encoding="utf-8"))
+        found: dict[str, Figure] = json.loads(path.read_text(encoding="utf-8"))
         return found
 
-    def _write_metrics(self, metrics: Mapping[str, float | str]) -> None:
+    def _write_metrics(self, metrics: Mapping[str, Figure]) -> None:
         write_bytes(self.folder / "metrics.json", json.dumps(metrics, indent=2).encode())
 
     def _choice(self) -> ChosenPrior:

@@ -133,7 +133,7 @@ _IGNORED = frozenset(
     award-winning professional trending artstation contrast saturated oversaturated over-saturated
     desaturated dull dark gloomy bright vivid vibrant crisp clean smooth textured texture 4k 8k 16k hd uhd
     ultra super deformed distorted mutated disfigured watermark text logo cropped out-of-frame duplicate
-    anatomy extra limbs pixelated overexposed underexposed washed color colors colour colours colored
+    anatomy extra limbs pixelated tiling overexposed underexposed washed color colors colour colours colored
     coloured
     """.split()
 )

@@ -27,6 +27,38 @@ void with_sh_terms(int terms, Call&& call) {
   }
 }
 
+// Partials lie in the order of tiles and depth: each is a cache miss, which is better had all at once.
+void prefetch_partials(const BackwardTask& task, const int64_t* active, int count) {
+  const StudioSplatScene& scene = task.arguments.scene;
+  constexpr int READ = 0, INTO_L2 = 2;
+  for (int64_t c = 0; c < scene.cameras; ++c) {
+    const SlotRange* ranges = task.work.splat_slots + c * scene.splats;
+    for (int i = 0; i < count; ++i) __builtin_prefetch(&task.slot_partial[ranges[active[i]].begin], READ, INTO_L2);
+  }
+  for (int64_t c = 0; c < scene.cameras; ++c) {
+    const SlotRange* ranges = task.work.splat_slots + c * scene.splats;
+    for (int i = 0; i < count; ++i) {
+      const SlotRange range = ranges[active[i]];
+      for (uint32_t slot = range.begin; slot < range.begin + range.count; ++slot) {
+        if (task.slot_partial[slot] == NONE) continue;
+        __builtin_prefetch(task.partials + int64_t(task.slot_partial[slot]) * PARTIAL, READ, INTO_L2);
+      }
+    }
+  }
+}
+
+// One splat's partials of one camera, summed.
+HD void sum_partials(const BackwardTask& task, SlotRange range, float (&out)[PARTIAL]) {
+  Float sum[PARTIAL / LANES];
+  for (Float& part : sum) part = 0.0f;
+  for (uint32_t slot = range.begin; slot < range.begin + range.count; ++slot) {
+    if (task.slot_partial[slot] == NONE) continue;
+    const float* partial = task.partials + int64_t(task.slot_partial[slot]) * PARTIAL;
+    for (int i = 0; i < PARTIAL / LANES; ++i) sum[i] += Float::load(partial + i * LANES);
+  }
+  for (int i = 0; i < PARTIAL / LANES; ++i) sum[i].store(out + i * LANES);
+}
+
 // Gathers each splat's partials and carries them to the parameters, for the splats of one batch.
 template <int K>
 void splats_vjp(const BackwardTask& task, const Buffer<Camera<float>>& cameras, int64_t batch) {
@@ -46,35 +78,30 @@ void splats_vjp(const BackwardTask& task, const Buffer<Camera<float>>& cameras, 
     if (any_camera) active[active_count++] = i;
   }
 
+  prefetch_partials(task, active, active_count);
   for (int first = 0; first < active_count; first += LANES) {
     LaneIndex at;
     at.lanes = active_count - first < LANES ? active_count - first : LANES;
     for (int lane = 0; lane < LANES; ++lane) at.index[lane] = active[first + (lane < at.lanes ? lane : at.lanes - 1)];
-    const LoadedSplats<K> splats(scene, at);
+    const Splat<K, Float> splats = load_splats<K>(scene, at);
     GaussianGradient<Float> total = zero_gradient<Float>();
     Float v_sh[3 * K];
     for (Float& v : v_sh) v = 0.0f;
 
     for (int64_t c = 0; c < scene.cameras; ++c) {
-      alignas(64) float sums[LANES][PARTIAL] = {};
-      bool drawn[LANES] = {}, any_drawn = false;
-      for (int lane = 0; lane < at.lanes; ++lane) {
-        const int64_t splat = at.index[lane], place = c * scene.splats + splat;
-        if (!task.touched[place]) continue;
-        drawn[lane] = any_drawn = true;
-        for (int64_t slot = task.work.splat_begin[place];
-             slot < task.work.camera_end[c] && task.work.slot_splat[slot] == splat; ++slot) {
-          if (task.slot_partial[slot] == NONE) continue;
-          const float* partial = task.partials + int64_t(task.slot_partial[slot]) * PARTIAL;
-          for (int i = 0; i < PARTIAL; ++i) sums[lane][i] += partial[i];
-        }
+      alignas(64) float sums[LANES][PARTIAL], drawn[LANES];
+      for (int lane = 0; lane < LANES; ++lane) {
+        const int64_t place = c * scene.splats + at.index[lane];
+        drawn[lane] = task.touched[place];
+        sum_partials(task, drawn[lane] != 0.0f ? task.work.splat_slots[place] : SlotRange{}, sums[lane]);
       }
-      if (!any_drawn) continue;
+      const Mask seen = Float::load(drawn) > Float(0.0f);
+      if (!any(seen)) continue;
       const float* rows[LANES];
       for (int lane = 0; lane < LANES; ++lane) rows[lane] = sums[lane];
       Float columns[PARTIAL];
       load_rows(rows, columns);
-      RecordGradient v;
+      RecordGradient<Float> v;
       for (int i = 0; i < 6; ++i) v.moments[i] = columns[i];
       for (int i = 0; i < FEATURES; ++i) v.features[i] = columns[FEATURE_PART + i];
 
@@ -82,10 +109,7 @@ void splats_vjp(const BackwardTask& task, const Buffer<Camera<float>>& cameras, 
       GaussianGradient<Float> part = zero_gradient<Float>();
       Float v_sh_part[3 * K], v_probe[2];
       for (Float& value : v_sh_part) value = 0.0f;
-      splat_vjp<K>(arguments, splats, cameras[c], v, part, v_sh_part, v_probe);
-      alignas(64) float seen_lanes[LANES];
-      for (int lane = 0; lane < LANES; ++lane) seen_lanes[lane] = drawn[lane] ? 1.0f : 0.0f;
-      const Mask seen = Float::load(seen_lanes) > Float(0.0f);
+      record_vjp(splats, cameras[c], scene.antialias != 0, v, part, v_sh_part, v_probe[0], v_probe[1]);
       const Vec3<Float> zero{0.0f, 0.0f, 0.0f};
       total.mean += select(seen, part.mean, zero);
       for (int j = 0; j < 3; ++j) total.root[j] += select(seen, part.root[j], zero);
@@ -94,7 +118,7 @@ void splats_vjp(const BackwardTask& task, const Buffer<Camera<float>>& cameras, 
       for (int k = 0; k < 3 * K; ++k) v_sh[k] += select(seen, v_sh_part[k], Float(0.0f));
       if (arguments.v_means2d_probe != nullptr) {
         for (int lane = 0; lane < at.lanes; ++lane) {
-          if (!drawn[lane]) continue;
+          if (drawn[lane] == 0.0f) continue;
           float* out = arguments.v_means2d_probe + 2 * (c * scene.splats + at.index[lane]);
           out[0] = v_probe[0][lane], out[1] = v_probe[1][lane];
         }

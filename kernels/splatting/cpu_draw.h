@@ -6,8 +6,6 @@
 STUDIO_NAMESPACE_BEGIN
 
 // The four images are eight planes.
-inline constexpr int FEATURES = 7, PLANES = 8, ALPHA_PLANE = 7;
-
 struct Planes {
   const float* plane[PLANES];  // rgb, depth, normal, alpha: the order of the features, then alpha
 
@@ -44,17 +42,49 @@ struct TilePlace {
     return Float::load(y) + static_cast<float>(block_top(block));
   }
 
-  // visit(lane, index in a plane) for the pixels of a block that lie in the picture.
-  template <class Visit>
-  HD void pixels(int block, Visit&& visit) const {
-    for (int row = 0; row < BLOCK_HEIGHT; ++row) {
-      for (int column = 0; column < BLOCK_WIDTH; ++column) {
-        const int x = block_left(block) + column, y = block_top(block) + row;
-        if (x < width && y < height) visit(row * BLOCK_WIDTH + column, int64_t(y) * width + x);
+  // 1 in the picture, 0 outside.
+  HD Float inside(int block) const {
+    const Mask within = (pixel_x(block) < Float(static_cast<float>(width))) &
+                        (pixel_y(block) < Float(static_cast<float>(height)));
+    return select(within, Float(1.0f), Float(0.0f));
+  }
+  // The block's part of a plane; 0 outside the picture.
+  HD Float load(int block, const float* plane) const {
+    const int x = block_left(block), y = block_top(block);
+    const float* pixels = plane + int64_t(y) * width + x;
+    Quad rows[QUADS] = {};
+    if (holds(block)) {
+      for (int row = 0; row < BLOCK_HEIGHT; ++row) rows[row] = load_quad(pixels + row * width);
+    } else {
+      for (int row = 0; row < BLOCK_HEIGHT && y + row < height; ++row) {
+        for (int i = 0; i < BLOCK_WIDTH && x + i < width; ++i) rows[row][i] = pixels[row * width + i];
+      }
+    }
+    return join(rows);
+  }
+
+  HD void store(int block, Float value, float* plane) const {
+    const int x = block_left(block), y = block_top(block);
+    float* pixels = plane + int64_t(y) * width + x;
+    alignas(64) float values[LANES];
+    value.store(values);
+    if (holds(block)) {
+      for (int row = 0; row < BLOCK_HEIGHT; ++row) {
+        store_quad(load_quad(values + row * BLOCK_WIDTH), pixels + row * width);
+      }
+    } else {
+      for (int row = 0; row < BLOCK_HEIGHT && y + row < height; ++row) {
+        for (int i = 0; i < BLOCK_WIDTH && x + i < width; ++i) pixels[row * width + i] = values[row * BLOCK_WIDTH + i];
       }
     }
   }
+
+ private:
+  HD bool holds(int block) const {
+    return block_left(block) + BLOCK_WIDTH <= width && block_top(block) + BLOCK_HEIGHT <= height;
+  }
 };
+static_assert(BLOCK_WIDTH == 4, "a row of a block is a quad");
 
 // The rectangles of pixel centres of a tile's blocks, a block a lane.
 struct BlockRectangles {
@@ -84,10 +114,11 @@ struct BlockRectangles {
 };
 static_assert(BLOCKS % LANES == 0 && BLOCKS <= 64, "blocks are the bits of a word");
 
-struct BlockState {
-  Float light, left;  // light: what still passes, 0 when closed; left: what passed at the end
-  Float sums[FEATURES];
-};
+// Records lie in no useful order: those of the next chunk are asked for while this one is drawn.
+HD void prefetch_chunk(const SplatRecord* records, const Workspace& work, const uint32_t* slots, int begin, int count) {
+  const int end = begin + CHUNK < count ? begin + CHUNK : count;
+  for (int i = begin; i < end; ++i) __builtin_prefetch(&records[work.slot_splat[slots[i]]]);
+}
 
 inline void draw_tile(const StudioSplatDraw& arguments, const Workspace& work, int64_t camera, int64_t tile) {
   const StudioSplatScene& scene = arguments.scene;
@@ -97,15 +128,13 @@ inline void draw_tile(const StudioSplatDraw& arguments, const Workspace& work, i
   const int count = work.tile_count[at];
   const TilePlace place(scene, work, tile);
   const BlockRectangles rectangles(place);
+  prefetch_chunk(records, work, slots, 0, count);
 
-  BlockState states[BLOCKS];
+  Pixel<Float> states[BLOCKS];
   uint64_t open = 0;
   for (int block = 0; block < BLOCKS; ++block) {
-    alignas(64) float inside[LANES] = {};
-    place.pixels(block, [&](int lane, int64_t) { inside[lane] = 1.0f, open |= uint64_t(1) << block; });
-    BlockState& state = states[block];
-    state.light = state.left = Float::load(inside);
-    for (Float& sum : state.sums) sum = 0.0f;
+    states[block] = Pixel<Float>::lit(place.inside(block));
+    open |= uint64_t(any(states[block].light > Float(0.0f))) << block;
   }
 
   int reached = 0;
@@ -115,6 +144,7 @@ inline void draw_tile(const StudioSplatDraw& arguments, const Workspace& work, i
     const SplatRecord* chunk[CHUNK];
     for (int block = 0; block < BLOCKS; ++block) chunk_hits[block] = 0;
     for (int i = 0; i < size; ++i) chunk[i] = &records[work.slot_splat[slots[reached + i]]];
+    prefetch_chunk(records, work, slots, reached + CHUNK, count);
     for (int i = 0; i < size; ++i) {
       for (uint64_t bits = rectangles.reached_by(*chunk[i]) & open; bits != 0; bits &= bits - 1) {
         chunk_hits[__builtin_ctzll(bits)] |= uint64_t(1) << i;
@@ -122,17 +152,13 @@ inline void draw_tile(const StudioSplatDraw& arguments, const Workspace& work, i
     }
     for (uint64_t blocks = open; blocks != 0; blocks &= blocks - 1) {
       const int block = __builtin_ctzll(blocks);
-      BlockState state = states[block];
+      Pixel<Float> state = states[block];
       const Float x = place.pixel_x(block), y = place.pixel_y(block);
       uint64_t shown = 0;
       for (uint64_t hits = chunk_hits[block]; hits != 0; hits &= hits - 1) {
         const int i = __builtin_ctzll(hits);
-        const SplatRecord& splat = *chunk[i];
-        const Contribution<Float> c = contribute(log2_alpha(splat, x, y), state.light);
-        for (int f = 0; f < FEATURES; ++f) state.sums[f] += c.weight * splat.features[f];
+        const Contribution<Float> c = state.draw(*chunk[i], x, y);
         shown |= uint64_t(any(c.weight > Float(0.0f))) << i;
-        state.left = select(c.open, c.left, state.left);
-        state.light = c.left;
         if (!any(c.open)) {
           open &= ~(uint64_t(1) << block);
           break;
@@ -147,18 +173,13 @@ inline void draw_tile(const StudioSplatDraw& arguments, const Workspace& work, i
   const Planes out(scene, camera, arguments.rgb, arguments.alpha, arguments.depth, arguments.normal);
   const float* background = scene.background + 3 * camera;
   for (int block = 0; block < BLOCKS; ++block) {
-    const BlockState& state = states[block];
     for (int plane = 0; plane < PLANES; ++plane) {
-      const Float value = plane == ALPHA_PLANE ? Float(1.0f) - state.left
-                          : plane < 3          ? state.sums[plane] + state.left * background[plane]
-                                               : state.sums[plane];
-      float* to = const_cast<float*>(out.plane[plane]);
-      place.pixels(block, [&](int lane, int64_t pixel) { to[pixel] = value[lane]; });
+      place.store(block, states[block].plane(plane, background), const_cast<float*>(out.plane[plane]));
     }
   }
 }
 
-// What a tile's backward pass hands on for one slot: six moments and seven features, see RecordGradient.
+// What a tile's backward pass hands on for one slot: the moments and features of a RecordGradient.
 inline constexpr int PARTIAL = 16, FEATURE_PART = 8;
 
 // Half a PARTIAL in native vectors.
@@ -194,9 +215,6 @@ struct BackwardTask {
   uint8_t* touched;               // [cameras splats]
 };
 
-// Front to back again, for the same weights. With u the loss's gradient on a splat's weight and R the sum of
-// weight times u over what lies behind it, background included, the gradient on alpha is light u - R / (1 - alpha);
-// R begins as gradient times picture.
 inline void draw_tile_vjp(const BackwardTask& task, int64_t camera, int64_t tile) {
   const StudioSplatBackward& arguments = task.arguments;
   const StudioSplatScene& scene = arguments.scene;
@@ -206,29 +224,23 @@ inline void draw_tile_vjp(const BackwardTask& task, int64_t camera, int64_t tile
   const uint32_t* slots = work.tile_slots + work.tile_begin[at];
   const int count = work.tile_reached[at];
   if (count == 0) return;
+  prefetch_chunk(records, work, slots, 0, count);
   const TilePlace place(scene, work, tile);
   const Planes picture(scene, camera, arguments.rgb, arguments.alpha, arguments.depth, arguments.normal);
   const Planes v_picture(scene, camera, arguments.v_rgb, arguments.v_alpha, arguments.v_depth, arguments.v_normal);
 
-  struct State {
-    Float light, behind;
-    Float v[PLANES];
-  };
-  State states[BLOCKS];
+  PixelGradient<Float> states[BLOCKS];
   alignas(64) float v_rows[BLOCKS][LANES][8];  // the gradient on the picture, a pixel a row
   for (int block = 0; block < BLOCKS; ++block) {
-    alignas(64) float light[LANES] = {}, behind[LANES] = {}, v[PLANES][LANES] = {};
-    memset(v_rows[block], 0, sizeof v_rows[block]);
-    place.pixels(block, [&](int lane, int64_t pixel) {
-      light[lane] = 1.0f;
-      for (int plane = 0; plane < PLANES; ++plane) {
-        const float value = v_picture.plane[plane][pixel];
-        v[plane][lane] = v_rows[block][lane][plane] = value;
-        behind[lane] += value * picture.plane[plane][pixel];
-      }
-    });
-    states[block].light = Float::load(light), states[block].behind = Float::load(behind);
-    for (int plane = 0; plane < PLANES; ++plane) states[block].v[plane] = Float::load(v[plane]);
+    PixelGradient<Float>& state = states[block];
+    state.light = place.inside(block), state.behind = 0.0f;
+    for (int plane = 0; plane < PLANES; ++plane) {
+      state.v[plane] = place.load(block, v_picture.plane[plane]);
+      state.behind += state.v[plane] * place.load(block, picture.plane[plane]);
+    }
+    float* rows[LANES];
+    for (int lane = 0; lane < LANES; ++lane) rows[lane] = v_rows[block][lane];
+    store_rows(state.v, rows, LANES);
   }
 
   int64_t next = task.partial_begin[at];
@@ -236,6 +248,7 @@ inline void draw_tile_vjp(const BackwardTask& task, int64_t camera, int64_t tile
   for (int reached = 0; reached < count; reached += CHUNK, chunk_hits += BLOCKS) {
     uint64_t shown = 0;
     for (int block = 0; block < BLOCKS; ++block) shown |= chunk_hits[block];
+    prefetch_chunk(records, work, slots, reached + CHUNK, count);
     if (shown == 0) continue;
     const SplatRecord* chunk[CHUNK];
     alignas(64) float sums[CHUNK][PARTIAL];
@@ -247,28 +260,18 @@ inline void draw_tile_vjp(const BackwardTask& task, int64_t camera, int64_t tile
 
     for (int block = 0; block < BLOCKS; ++block) {
       if (chunk_hits[block] == 0) continue;
-      State& state = states[block];
-      Float light = state.light, behind = state.behind;
+      PixelGradient<Float> state = states[block];
       const Float x = place.pixel_x(block), y = place.pixel_y(block);
       alignas(64) float v_log_alpha[CHUNK + 3][LANES], weight[CHUNK + 3][LANES];
       int index[CHUNK + 3], hit_count = 0;
       for (uint64_t hits = chunk_hits[block]; hits != 0; hits &= hits - 1) {
         const int i = __builtin_ctzll(hits);
-        const SplatRecord& splat = *chunk[i];
-        const Float exponent = log2_alpha(splat, x, y);
-        const Contribution<Float> c = contribute(exponent, light);
-        Float u = state.v[ALPHA_PLANE];
-        for (int f = 0; f < FEATURES; ++f) u += state.v[f] * splat.features[f];
-        behind -= c.weight * u;
-        const Float v_alpha = light * u - behind / (Float(1.0f) - c.alpha);
-        // At the ceiling alpha no longer follows its exponent.
-        const Float v_log = select(exponent < Float(LOG2_MAX_ALPHA), v_alpha * c.alpha, Float(0.0f));
-        v_log.store(v_log_alpha[hit_count]);
-        c.weight.store(weight[hit_count]);
+        const PixelGradient<Float>::Pull pull = state.draw(*chunk[i], x, y);
+        pull.log_alpha.store(v_log_alpha[hit_count]);
+        pull.weight.store(weight[hit_count]);
         index[hit_count++] = i;
-        light = c.left;
       }
-      state.light = light, state.behind = behind;
+      states[block].light = state.light, states[block].behind = state.behind;
 
       // Sums over the block's pixels are a matrix product, four splats at a time.
       constexpr int GROUP = 4;

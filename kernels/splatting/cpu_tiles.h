@@ -19,18 +19,21 @@ inline constexpr int BLOCKS = TILE * TILE / LANES, BLOCKS_ACROSS = TILE / BLOCK_
 inline constexpr int CHUNK = 64;  // splats of a tile that are taken together: the bits of one word
 inline constexpr uint32_t NONE = 0xffffffffu;
 
+struct SlotRange {
+  uint32_t begin, count;
+};
+
 // What draw leaves for backward, all in one workspace. A slot is one (splat, tile) pair; slots are numbered by camera,
 // then splats in order of depth, then tiles, so that a splat's slots are neighbours.
 struct Workspace {
   int64_t tiles_x, tiles_y, tiles;  // of one camera
   int64_t bytes;
   int64_t* camera_begin;   // [cameras] first slot of each camera
-  int64_t* camera_end;     // [cameras]
   int64_t* tile_begin;     // [cameras tiles] where the tile's list begins in tile_slots
   int32_t* tile_count;     // [cameras tiles]
   int32_t* tile_reached;   // [cameras tiles] splats looked at before all pixels were closed
   int64_t* chunk_begin;    // [cameras tiles] the tile's first row in chunk_hits
-  uint32_t* splat_begin;   // [cameras splats] first slot, or NONE
+  SlotRange* splat_slots;  // [cameras splats]
   uint32_t* slot_splat;    // [slots]
   uint32_t* slot_tile;     // [slots]
   uint32_t* tile_slots;    // [slots]
@@ -52,12 +55,11 @@ struct Workspace {
     };
     const int64_t all_tiles = scene.cameras * tiles;
     take(camera_begin, scene.cameras);
-    take(camera_end, scene.cameras);
     take(tile_begin, all_tiles);
     take(tile_count, all_tiles);
     take(tile_reached, all_tiles);
     take(chunk_begin, all_tiles);
-    take(splat_begin, scene.cameras * scene.splats);
+    take(splat_slots, scene.cameras * scene.splats);
     take(slot_splat, slots);
     take(slot_tile, slots);
     take(tile_slots, slots);
@@ -124,15 +126,19 @@ inline void list_tiles(const StudioSplatDraw& arguments, const Workspace& work, 
   const StudioSplatScene& scene = arguments.scene;
   const SplatRecord* records = reinterpret_cast<const SplatRecord*>(arguments.records) + camera * scene.splats;
   const int32_t* order = arguments.order + camera * scene.splats;
-  uint32_t* splat_begin = work.splat_begin + camera * scene.splats;
+  SlotRange* splat_slots = work.splat_slots + camera * scene.splats;
   int32_t* tile_count = work.tile_count + camera * work.tiles;
   int64_t* tile_begin = work.tile_begin + camera * work.tiles;
-  memset(splat_begin, 0xff, scene.splats * sizeof *splat_begin);
+  memset(splat_slots, 0, scene.splats * sizeof *splat_slots);
   memset(tile_count, 0, work.tiles * sizeof *tile_count);
 
-  alignas(64) float lane_left[LANES];
-  for (int lane = 0; lane < LANES; ++lane) lane_left[lane] = static_cast<float>(lane * TILE);
-  const Float tile_left = Float::load(lane_left) + 0.5f;
+  // The test below takes tiles in the shape of a block of pixels, a tile a lane.
+  alignas(64) float lane_left[LANES], lane_top[LANES];
+  for (int lane = 0; lane < LANES; ++lane) {
+    lane_left[lane] = static_cast<float>(lane % BLOCK_WIDTH * TILE) + 0.5f;
+    lane_top[lane] = static_cast<float>(lane / BLOCK_WIDTH * TILE) + 0.5f;
+  }
+  const Float tile_left = Float::load(lane_left), tile_top = Float::load(lane_top);
 
   int64_t slot = work.camera_begin[camera];
   const auto add = [&](int32_t splat, int64_t tile) {
@@ -147,26 +153,30 @@ inline void list_tiles(const StudioSplatDraw& arguments, const Workspace& work, 
     if (i + AHEAD < count) __builtin_prefetch(&records[order[i + AHEAD]]);
     const SplatRecord& splat = records[order[i]];
     const TileSpan span(splat, scene.width, scene.height);
-    splat_begin[order[i]] = static_cast<uint32_t>(slot);
-    if (span.size() == 1) {
-      add(order[i], span.y0 * work.tiles_x + span.x0);
-      continue;
-    }
-    for (int y = span.y0; y <= span.y1; ++y) {
-      const float top = static_cast<float>(y * TILE) + 0.5f;
-      for (int x = span.x0; x <= span.x1; x += LANES) {
-        const Float left = tile_left + static_cast<float>(x * TILE);
-        const Mask hit = reaches(splat, left, Float(top), left + (TILE - 1.0f), Float(top + (TILE - 1.0f)));
-        const int lanes = span.x1 - x + 1 < LANES ? span.x1 - x + 1 : LANES;
-        for (uint32_t bits = hit.bits() & ((2u << (lanes - 1)) - 1); bits != 0; bits &= bits - 1) {
-          add(order[i], y * work.tiles_x + x + __builtin_ctz(bits));
+    const int64_t first = slot;
+    if (span.x0 == span.x1 || span.y0 == span.y1) {  // the box and the ellipse touch the same tiles
+      for (int y = span.y0; y <= span.y1; ++y) {
+        for (int x = span.x0; x <= span.x1; ++x) add(order[i], y * work.tiles_x + x);
+      }
+    } else {
+      for (int y = span.y0; y <= span.y1; y += BLOCK_HEIGHT) {
+        const Float top = tile_top + static_cast<float>(y * TILE);
+        for (int x = span.x0; x <= span.x1; x += BLOCK_WIDTH) {
+          const Float left = tile_left + static_cast<float>(x * TILE);
+          const Mask hit = reaches(splat, left, top, left + (TILE - 1.0f), top + (TILE - 1.0f)) &
+                           (left < Float(static_cast<float>((span.x1 + 1) * TILE))) &
+                           (top < Float(static_cast<float>((span.y1 + 1) * TILE)));
+          for (uint32_t bits = hit.bits(); bits != 0; bits &= bits - 1) {
+            const int lane = __builtin_ctz(bits);
+            add(order[i], (y + lane / BLOCK_WIDTH) * work.tiles_x + x + lane % BLOCK_WIDTH);
+          }
         }
       }
     }
-    if (splat_begin[order[i]] == slot) splat_begin[order[i]] = NONE;
+    splat_slots[order[i]] = {static_cast<uint32_t>(first), static_cast<uint32_t>(slot - first)};
   }
 
-  const int64_t begin = work.camera_begin[camera], end = work.camera_end[camera] = slot;
+  const int64_t begin = work.camera_begin[camera], end = slot;
   Buffer<uint32_t> next(work.tiles);
   int64_t sum = begin, chunks = begin / CHUNK + camera * work.tiles;
   for (int64_t tile = 0; tile < work.tiles; ++tile) {

@@ -16,7 +16,8 @@ typedef struct StudioSplatScene {
   int32_t sh_terms;  // 1, 4, 9 or 16
   int32_t width, height;
   int32_t antialias;
-  int32_t threads;
+  int32_t threads;  // on a CPU
+  int32_t device;   // the CUDA device's index
   void* stream;  // CUDA's; NULL on a CPU
   const float* means;            // [splats 3]
   const float* quats_wxyz;       // [splats 4]

@@ -94,7 +94,7 @@ class _Scene(ctypes.Structure):
 
     _fields_ = (
         *((name, ctypes.c_int64) for name in ("cameras", "splats")),
-        *((name, ctypes.c_int32) for name in ("sh_terms", "width", "height", "antialias", "threads")),
+        *((name, ctypes.c_int32) for name in ("sh_terms", "width", "height", "antialias", "threads", "device")),
         *(
             (name, ctypes.c_void_p)
             for name in (
@@ -148,8 +148,9 @@ def _scene(
     kept = [None if tensor is None else tensor.detach().contiguous() for tensor in inputs]
     stream = torch.cuda.current_stream(means.device).cuda_stream if means.is_cuda else None
     cameras, splats = world_to_camera.shape[0], means.shape[0]
-    sizes = (cameras, splats, sh.shape[1], width, height, antialias, torch.get_num_threads())
-    return _Scene(*sizes, stream, *_pointers(*kept)), kept
+    sizes = (cameras, splats, sh.shape[1], width, height, antialias)
+    device = means.device.index or 0
+    return _Scene(*sizes, torch.get_num_threads(), device, stream, *_pointers(*kept)), kept
 
 
 def _native(tensor: Tensor) -> library.Library:

@@ -23,13 +23,22 @@ HD double log2(double x) { return ::log2(x); }
 HD float abs(float x) { return ::fabsf(x); }
 HD double abs(double x) { return ::fabs(x); }
 
+HD float trunc(float x) { return ::truncf(x); }
+HD double trunc(double x) { return ::trunc(x); }
+
 // As in SIMD, the second value where either is not a number.
 HD float min(float a, float b) { return a < b ? a : b; }
 HD double min(double a, double b) { return a < b ? a : b; }
 HD float max(float a, float b) { return a > b ? a : b; }
 HD double max(double a, double b) { return a > b ? a : b; }
 
+HD bool any(bool condition) { return condition; }
 HD float select(bool condition, float yes, float no) { return condition ? yes : no; }
 HD double select(bool condition, double yes, double no) { return condition ? yes : no; }
+
+template <class T>
+HD auto is_finite(T x) {
+  return abs(x) <= T(3.4028235e38f);
+}
 
 STUDIO_NAMESPACE_END

@@ -49,7 +49,6 @@ struct Mask {
 };
 
 HD bool any(Mask mask) { return mask.bits() != 0; }
-HD bool any(bool mask) { return mask; }
 
 struct Float {
   RawFloat raw;
@@ -114,6 +113,87 @@ HD Float sqrt(Float a) {
 
 // Cut off towards zero; for numbers that fit an int.
 HD Float trunc(Float a) { return Float(__builtin_convertvector(__builtin_convertvector(a.raw, RawInt), RawFloat)); }
+
+// Four neighbouring floats: what a row of an array or of a picture is cut into.
+typedef float Quad __attribute__((vector_size(16)));
+inline constexpr int QUADS = LANES / 4;
+
+HD Quad load_quad(const float* from) {
+  Quad quad;
+  __builtin_memcpy(&quad, from, sizeof quad);
+  return quad;
+}
+HD void store_quad(Quad quad, float* to) { __builtin_memcpy(to, &quad, sizeof quad); }
+
+#if defined(__has_builtin) && __has_builtin(__builtin_shufflevector)
+#define STUDIO_SHUFFLE4(a, b, i, j, k, l) __builtin_shufflevector(a, b, i, j, k, l)
+#else
+#define STUDIO_SHUFFLE4(a, b, i, j, k, l) __builtin_shuffle(a, b, (decltype(a > b)){i, j, k, l})
+#endif
+
+HD void transpose(Quad (&q)[4]) {
+  const Quad ab_low = STUDIO_SHUFFLE4(q[0], q[1], 0, 4, 1, 5), ab_high = STUDIO_SHUFFLE4(q[0], q[1], 2, 6, 3, 7);
+  const Quad cd_low = STUDIO_SHUFFLE4(q[2], q[3], 0, 4, 1, 5), cd_high = STUDIO_SHUFFLE4(q[2], q[3], 2, 6, 3, 7);
+  q[0] = STUDIO_SHUFFLE4(ab_low, cd_low, 0, 1, 4, 5), q[1] = STUDIO_SHUFFLE4(ab_low, cd_low, 2, 3, 6, 7);
+  q[2] = STUDIO_SHUFFLE4(ab_high, cd_high, 0, 1, 4, 5), q[3] = STUDIO_SHUFFLE4(ab_high, cd_high, 2, 3, 6, 7);
+}
+
+// A vector from its quads. Kept in registers: small stores followed by one wide load would wait for each other.
+HD Float join(const Quad (&quads)[QUADS]) {
+#if defined(__AVX512F__) && defined(__AVX512DQ__)
+  const __m256 low = _mm256_insertf128_ps(_mm256_castps128_ps256(quads[0]), quads[1], 1);
+  const __m256 high = _mm256_insertf128_ps(_mm256_castps128_ps256(quads[2]), quads[3], 1);
+  return Float(_mm512_insertf32x8(_mm512_castps256_ps512(low), high, 1));
+#elif defined(__AVX2__)
+  return Float(_mm256_insertf128_ps(_mm256_castps128_ps256(quads[0]), quads[1], 1));
+#else
+  return Float(quads[0]);
+#endif
+}
+
+// Rows of WIDTH floats, one for each lane, to one vector a column.
+template <int WIDTH>
+HD void load_rows(const float* const (&rows)[LANES], Float (&columns)[WIDTH]) {
+  if constexpr (WIDTH % 4 == 0) {
+    for (int i = 0; i < WIDTH; i += 4) {
+      Quad turned[4][QUADS];
+      for (int part = 0; part < QUADS; ++part) {
+        Quad quads[4];
+        for (int j = 0; j < 4; ++j) quads[j] = load_quad(rows[4 * part + j] + i);
+        transpose(quads);
+        for (int j = 0; j < 4; ++j) turned[j][part] = quads[j];
+      }
+      for (int j = 0; j < 4; ++j) columns[i + j] = join(turned[j]);
+    }
+  } else {
+    for (int i = 0; i < WIDTH; ++i) {
+      Quad quads[QUADS];
+      for (int lane = 0; lane < LANES; ++lane) quads[lane / 4][lane % 4] = rows[lane][i];
+      columns[i] = join(quads);
+    }
+  }
+}
+
+// The way back, for the first `lanes` rows.
+template <int WIDTH>
+HD void store_rows(const Float (&columns)[WIDTH], float* const (&rows)[LANES], int lanes) {
+  alignas(64) float turned[WIDTH][LANES];
+  for (int i = 0; i < WIDTH; ++i) columns[i].store(turned[i]);
+  if constexpr (WIDTH % 4 == 0) {
+    for (int part = 0; part < QUADS && 4 * part < lanes; ++part) {
+      for (int i = 0; i < WIDTH; i += 4) {
+        Quad quads[4];
+        for (int j = 0; j < 4; ++j) quads[j] = load_quad(turned[i + j] + 4 * part);
+        transpose(quads);
+        for (int j = 0; j < 4 && 4 * part + j < lanes; ++j) store_quad(quads[j], rows[4 * part + j] + i);
+      }
+    }
+  } else {
+    for (int lane = 0; lane < lanes; ++lane) {
+      for (int i = 0; i < WIDTH; ++i) rows[lane][i] = turned[i][lane];
+    }
+  }
+}
 
 HD RawInt bits_of(Float a) { return reinterpret_cast<RawInt>(a.raw); }
 HD Float float_of(RawInt bits) { return Float(reinterpret_cast<RawFloat>(bits)); }

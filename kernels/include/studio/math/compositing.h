@@ -43,12 +43,14 @@ HD auto reaches(const SplatRecord& splat, T left, T top, T right, T bottom) {
   return min(along_x, along_y) <= T(splat.log2_opacity - LOG2_MIN_ALPHA);
 }
 
+inline constexpr int FEATURES = 7, PLANES = 8, ALPHA_PLANE = 7;  // a picture's planes: the features, then alpha
+
 // What one splat does to a pixel through which `light` still passes. A pixel is closed, for good, by the first
 // splat that would leave it less than MIN_TRANSMITTANCE, and that splat is not drawn: light becomes 0.
 template <class T>
 struct Contribution {
-  T alpha, weight, left;                // left = light behind the splat
-  decltype(T() < T()) open;             // false where the pixel is closed
+  T alpha, weight, left;     // left: the light behind the splat
+  decltype(T() < T()) open;  // false where the pixel is closed
 };
 
 template <class T>
@@ -59,5 +61,52 @@ HD Contribution<T> contribute(T exponent, T light) {
   const T alpha = select(open, drawn, T(0));
   return {alpha, light * alpha, select(open, left, T(0)), open};
 }
+
+template <class T>
+struct Pixel {
+  T light;  // what still passes, 0 when closed
+  T left;   // what passed when it closed, or passes now
+  T sums[FEATURES];
+
+  static HD Pixel lit(T light) { return {light, light, {T(0), T(0), T(0), T(0), T(0), T(0), T(0)}}; }
+
+  HD Contribution<T> draw(const SplatRecord& splat, T x, T y) {
+    const Contribution<T> c = contribute(log2_alpha(splat, x, y), light);
+    for (int f = 0; f < FEATURES; ++f) sums[f] += c.weight * splat.features[f];
+    left = select(c.open, c.left, left);
+    light = c.left;
+    return c;
+  }
+
+  HD T plane(int index, const float* background) const {
+    if (index == ALPHA_PLANE) return T(1) - left;
+    return index < 3 ? sums[index] + left * background[index] : sums[index];
+  }
+};
+
+// The same walk again, front to back, for the gradient. With u the loss's gradient on a splat's weight and R the sum
+// of weight times u over what lies behind it, background included, the gradient on alpha is light u - R / (1 - alpha).
+// R begins as the gradient on the pixel times the pixel.
+template <class T>
+struct PixelGradient {
+  T light, behind;
+  T v[PLANES];
+
+  struct Pull {
+    T log_alpha, weight;  // the loss's gradient on log(alpha); the splat's weight, to multiply v with
+  };
+
+  HD Pull draw(const SplatRecord& splat, T x, T y) {
+    const T exponent = log2_alpha(splat, x, y);
+    const Contribution<T> c = contribute(exponent, light);
+    T u = v[ALPHA_PLANE];
+    for (int f = 0; f < FEATURES; ++f) u += v[f] * splat.features[f];
+    behind -= c.weight * u;
+    const T v_alpha = light * u - behind / (T(1) - c.alpha);
+    light = c.left;
+    // At the ceiling alpha no longer follows its exponent.
+    return {select(exponent < T(LOG2_MAX_ALPHA), v_alpha * c.alpha, T(0)), c.weight};
+  }
+};
 
 STUDIO_NAMESPACE_END

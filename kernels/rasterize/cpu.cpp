@@ -18,10 +18,10 @@ namespace {
 using Vector = Vec3<float>;
 using Triangle = ScreenTriangle<float>;
 
-constexpr int kBandRows = 32;     // of pixels
-constexpr int kChunk = 4096;      // faces or vertices in one task
+constexpr int kBandRows = 32;       // of pixels
+constexpr int kChunk = 4096;        // faces or vertices in one task
 constexpr float kMarginPx = 1e-2f;  // more than rounding can move a corner
-constexpr float kAboveZero = 1.17549435e-38f;
+constexpr float kAboveZero = 1.17549435e-38f;  // the least normal number
 
 // The samples that a face may cover: columns x0 <= x <= x1 and rows y0 <= y <= y1. Empty has y0 > y1.
 struct Bounds {
@@ -336,8 +336,8 @@ void rasterize(const StudioRasterize& in) {
     for (int64_t i = begin; i < end; ++i) {
       const Vector p = vector_at(in.vertices, i);
       projected[camera * vertices + i] = {scale * (m[0] * p.x + m[1] * p.y + m[2] * p.z + m[3]),
-                                                scale * (m[4] * p.x + m[5] * p.y + m[6] * p.z + m[7]),
-                                                m[8] * p.x + m[9] * p.y + m[10] * p.z + m[11]};
+                                          scale * (m[4] * p.x + m[5] * p.y + m[6] * p.z + m[7]),
+                                          m[8] * p.x + m[9] * p.y + m[10] * p.z + m[11]};
     }
   });
 

@@ -34,14 +34,13 @@ HD T on_screen(const Vec3<T>& plane, T x, T y) {
   return fused(plane.x, x, fused(plane.y, y, plane.z));
 }
 
-// a x b. Both triangles of a shared edge compute it from the same end, so that their values at a pixel are exact
-// opposites and no pixel is drawn twice or never. b - a stands for b: the product is the same, its rounding smaller.
+// a x b, as p x (b - a) for less rounding, where p is the same end for both triangles of a shared edge: their values
+// at a pixel are exact opposites, and no pixel is drawn twice or never.
 template <class T>
 HD Vec3<T> edge(const Vec3<T>& a, const Vec3<T>& b) {
-  const bool swap = a.x != b.x ? a.x > b.x : a.y != b.y ? a.y > b.y : a.z > b.z;
-  const Vec3<T> p = swap ? b : a, d = swap ? a - b : b - a;
-  const Vec3<T> product{fused(p.y, d.z, -(p.z * d.y)), fused(p.z, d.x, -(p.x * d.z)), fused(p.x, d.y, -(p.y * d.x))};
-  return swap ? T(-1) * product : product;
+  const bool from_b = (a.x > b.x) | ((a.x == b.x) & ((a.y > b.y) | ((a.y == b.y) & (a.z > b.z))));
+  const Vec3<T> p = select(from_b, b, a), d = b - a;
+  return {fused(p.y, d.z, -(p.z * d.y)), fused(p.z, d.x, -(p.x * d.z)), fused(p.x, d.y, -(p.y * d.x))};
 }
 
 template <class T>

@@ -1,4 +1,4 @@
-"""gsply's readers are compiled at first use, for half a minute; on a few splats they are quick as plain Python."""
+"""gsply compiles its readers at first use, for half a minute; a few splats are quick in plain Python."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ def stool() -> tuple[trimesh.Trimesh, np.ndarray]:
 
 
 def textured_quads() -> Mesh:
-    """Two squares with a seam of texture between them: one material textured, one plain and half transparent."""
+    """Two squares with a seam of texture between them: one textured, one plain and half transparent."""
     texture = torch.rand(8, 16, 4, generator=torch.Generator().manual_seed(1))
     texture[..., 3] = 1.0
     vertices = torch.tensor([[0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0], [2, 0, 0.5], [2, 1, 0.5]]).float()

@@ -37,7 +37,10 @@ def test_folders_are_made_and_files_replaced(tmp_path: Path) -> None:
 def test_a_full_disk_leaves_the_old_file_and_no_litter(tmp_path: Path) -> None:
     path = tmp_path / "file.bin"
     write_bytes(path, b"old")
-    with full_disk(1000), pytest.raises(StudioError, match=r"cannot write .*file\.bin.*another output folder"):
+    with (
+        full_disk(1000),
+        pytest.raises(StudioError, match=r"cannot write .*file\.bin.*another output folder"),
+    ):
         write_bytes(path, bytes(5000))
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
@@ -56,7 +59,9 @@ def test_any_failure_leaves_the_old_file_and_no_litter(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
     for attempt in (check_writable, lambda folder: write_bytes(folder / "x.bin", b"")):
-        with pytest.raises(StudioError, match=r"cannot write .*file/inside.*expected a writable folder") as caught:
+        with pytest.raises(
+            StudioError, match=r"cannot write .*file/inside.*expected a writable folder"
+        ) as caught:
             attempt(tmp_path / "file" / "inside")
         assert "\n" not in str(caught.value)
 

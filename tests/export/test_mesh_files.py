@@ -44,7 +44,9 @@ def vector(document: dict[str, Any], binary: bytes, accessor: int) -> np.ndarray
     return np.frombuffer(binary, kind, about["count"] * width, view["byteOffset"]).reshape(-1, width)
 
 
-def corner_positions(document: dict[str, Any], binary: bytes, primitive: dict[str, Any], name: str) -> np.ndarray:
+def corner_positions(
+    document: dict[str, Any], binary: bytes, primitive: dict[str, Any], name: str
+) -> np.ndarray:
     """An attribute at each corner of each triangle, [f, 3, width]."""
     values = vector(document, binary, primitive["attributes"][name])
     return values[vector(document, binary, primitive["indices"])[:, 0]].reshape(-1, 3, values.shape[1])
@@ -167,7 +169,9 @@ def test_obj_opens_in_trimesh(tmp_path: Path) -> None:
 def test_stl_stands_upright_in_millimetres(tmp_path: Path) -> None:
     """A pole along y, the studio's up, stands along z, the printer's."""
     pole = trimesh.creation.box((0.1, 0.8, 0.2))
-    write_stl(Mesh(torch.tensor(pole.vertices).float(), torch.tensor(pole.faces).long()), tmp_path / "pole.stl")
+    write_stl(
+        Mesh(torch.tensor(pole.vertices).float(), torch.tensor(pole.faces).long()), tmp_path / "pole.stl"
+    )
     read = trimesh.load(tmp_path / "pole.stl")
     np.testing.assert_allclose(read.extents, [10, 20, 80], rtol=1e-5)
     assert read.is_watertight and read.volume == pytest.approx(100**3 * pole.volume, rel=1e-5)

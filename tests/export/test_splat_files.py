@@ -94,7 +94,9 @@ def test_ply_as_plyfile_reads_it(tmp_path: Path, coefficients: int) -> None:
         torch.tensor(sh),
     )
     padded = torch.nn.functional.pad(splats.sh, (0, 0, 0, 16 - coefficients))
-    assert_turned(read, Splats(splats.means, splats.quats_wxyz, splats.scales, splats.opacities, padded), 1e-6)
+    assert_turned(
+        read, Splats(splats.means, splats.quats_wxyz, splats.scales, splats.opacities, padded), 1e-6
+    )
     np.testing.assert_allclose(read.scales, splats.scales, rtol=1e-5)
     np.testing.assert_allclose(read.opacities, splats.opacities, atol=1e-6)
 
@@ -162,7 +164,9 @@ def test_splat_rows(tmp_path: Path) -> None:
         np.testing.assert_allclose(row[:3], TO_FILE @ splats.means[i].numpy(), rtol=1e-6)
         np.testing.assert_allclose(row[3:6], splats.scales[i], rtol=1e-6)
         rgb = (0.5 + SH_DEGREE_0 * splats.sh[i, 0]).clamp(0, 1)
-        np.testing.assert_allclose(np.array(row[6:10]) / 255, [*rgb, splats.opacities[i]], atol=0.5 / 255 + 1e-6)
+        np.testing.assert_allclose(
+            np.array(row[6:10]) / 255, [*rgb, splats.opacities[i]], atol=0.5 / 255 + 1e-6
+        )
         quat = (np.array(row[10:14]) - 128) / 128
         np.testing.assert_allclose(matrices(quat[None])[0], TO_FILE @ rotations[i], atol=0.03)
 

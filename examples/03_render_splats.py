@@ -50,9 +50,8 @@ def main(count: int = 40, size: int = 128, steps: int = 60, output: Path = Path(
     splats = ring(count, sh.detach())
     write_ply(splats, output / "ring.ply")
     sheet = output / "ring.png"
-    write_contact_sheet(
-        to_pixels(renderer(splats, cameras, white).rgb), ["front", "right", "back", "left"], sheet
-    )
+    drawn = to_pixels(renderer(splats, cameras, white).rgb)
+    write_contact_sheet(drawn, ["front", "right", "back", "left"], columns=4, path=sheet)
     print(sheet)
     return sheet
 

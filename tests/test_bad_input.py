@@ -1,4 +1,4 @@
-"""Whatever is wrong is said in one line with what to try, exit code 2, and nothing on the disk has changed."""
+"""Whatever is wrong is said in one line, with exit code 2, and nothing on the disk has changed."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from studio.priors.training.model import ModelConfig, TextToImageModel, save_model
 from tests.conftest import CUBE, Said
 
 Command = Callable[..., Said]
@@ -155,6 +156,18 @@ def test_missing_weights(refused: Refused, tmp_path: Path) -> None:
     assert "model" in refused("generate", "a red cube", "--prior", "model")
 
 
+def test_corrupt_weights(refused: Refused, tmp_path: Path) -> None:
+    shape = ModelConfig(
+        image_size=16, channels=(32, 32), attention=(False, True), text_width=32, text_layers=1
+    )
+    save_model(TextToImageModel(shape, ["cube"]), shape, tmp_path / "model")
+    weights = next((tmp_path / "model" / "unet").glob("*.safetensors"))
+    weights.write_bytes(weights.read_bytes()[:1000])
+    said = refused("generate", "a cube", "--prior", "model")
+    assert "model/unet" in said
+    assert "damaged" in said
+
+
 # ------------------------------------------------------------------------------------------------ the folders
 
 
@@ -172,8 +185,9 @@ def test_full_disk(finished_run: Path, quick_recipe: Path, models: Path, tmp_pat
     def limit_file_size() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (12_000, 12_000))
 
+    options = ["--preset", quick_recipe, "--prior", models]
     done = subprocess.run(
-        [sys.executable, "-m", "studio.cli", "generate", "a red cube", "--preset", quick_recipe, "--prior", models],
+        [sys.executable, "-m", "studio.cli", "generate", "a red cube", *options],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
         preexec_fn=limit_file_size,

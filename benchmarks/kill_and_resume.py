@@ -22,6 +22,10 @@ import numpy as np
 import trimesh
 import tyro
 
+from studio.recipes.config import Recipe
+from studio.recipes.load import load
+from studio.run.session import Run
+
 PROMPT = "a red ball"
 LINES = (
     "device=cpu",
@@ -63,13 +67,14 @@ def main(config: KillAndResume) -> int:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_models(folder / "models")
-        whole = start(folder)
+        recipe = small_recipe(folder / "models")
+        whole = Run.create(recipe, folder / "runs").folder
         duration = go_on(whole)
         truth = final_state(whole)
         print(f"uninterrupted: {duration:.1f} s, state {truth[:16]}", flush=True)
         done = same = 0
         while done < config.runs:
-            run = start(folder)
+            run = Run.create(recipe, folder / "runs").folder
             saved: list[int] = []
             for _ in range(moments.randint(1, MOST_KILLS)):
                 if not kill(run, moments.uniform(0, duration)):
@@ -102,13 +107,9 @@ def write_models(folder: Path) -> None:
     (folder / "captions.txt").write_text("ball.ply: a red ball\nbox.ply: a blue box\n")
 
 
-def start(folder: Path) -> Path:
-    """Makes a new run; returns its folder."""
-    from studio.recipes.load import load
-    from studio.run.session import Run
-
-    lines = [*LINES, f"prior={{ kind = 'library', folder = '{folder / 'models'}' }}"]
-    return Run.create(load("default", PROMPT, lines), folder / "runs").folder
+def small_recipe(models: Path) -> Recipe:
+    """A run of some seconds with everything that has a state: topology, noise, moments."""
+    return load("default", PROMPT, [*LINES, f"prior={{ kind = 'library', folder = '{models}' }}"])
 
 
 def process(run: Path) -> subprocess.Popen[bytes]:

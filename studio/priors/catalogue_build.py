@@ -139,8 +139,8 @@ def build_catalogue(
 
     Args:
         source: a folder with ``.sh3f`` files, at any depth.
-        out: the catalogue's folder; ``catalogue.json``, ``meshes.safetensors`` and ``fidelity.csv`` in it are
-            replaced at the very end.
+        out: the catalogue's folder; ``catalogue.json``, ``meshes.safetensors``, ``fidelity.csv`` and
+            ``README.md`` in it are replaced at the very end.
         workers: processes.
         progress: told (models done, models in all, id).
 
@@ -190,6 +190,7 @@ def write_catalogue(out: Path, jobs: Sequence[Job], packed: Sequence[PackedModel
         table.writerow(("id", "psnr_db", "faces", "original_faces", "bytes"))
         for name, model in kept.items():
             table.writerow((name, f"{model.psnr:.2f}", model.faces, model.original_faces, len(model.data)))
+    (out / "README.md").write_text(_readme(rows, list(kept.values()), size), encoding="utf-8")
     return BuildReport(
         kept={name: model.psnr for name, model in kept.items()},
         dropped={name: model.psnr for name, model in models.items() if name not in kept},
@@ -302,9 +303,16 @@ def pack_model(original: Mesh) -> PackedModel:
 
 
 def pack_job(job: Job) -> PackedModel:
-    """Read a model and pack it, on one thread."""
+    """Read a model and pack it, on one thread.
+
+    Raises:
+        StudioError: its numbers are out of the packed form's range, as garbled texture coordinates are.
+    """
     torch.set_num_threads(1)
-    return pack_model(original_mesh(job))
+    try:
+        return pack_model(original_mesh(job))
+    except ValueError as error:
+        raise StudioError(f"{job.row.id} cannot be packed: {error}. Take it out of selection.csv.") from error
 
 
 class _mapper:
@@ -336,6 +344,76 @@ def _properties_of(row: Selected, library: dict[str, dict[str, str]]) -> dict[st
     if row.model not in library:
         raise StudioError(f"The library {row.collection} has no model {row.model!r}; mend selection.csv.")
     return library[row.model]
+
+
+_README = """\
+# The embedded catalogue
+
+{count} captioned 3D models of {nouns} kinds of things, {megabytes:.1f} MB: what the exact prior shows.
+This page and all files beside it but `selection.csv` are written by
+
+    apt-get download sweethome3d-furniture && dpkg -x sweethome3d-furniture_*.deb source
+    studio prior build-catalogue source assets/catalogue
+
+- `catalogue.json`: a line for each model: names, colours, creator, licence, source.
+- `meshes.safetensors`: the packed meshes by id; `studio/priors/mesh_codec.py` describes the form.
+- `fidelity.csv`: how true each model is to its original.
+- `selection.csv`: made by hand: which models to take, what they are called, which way they face, what
+  becomes of their glass.
+
+## Fidelity
+
+Renderings at 128 x 128 from eight views around, over white and over grey, against the original meshes' own:
+
+| | PSNR |
+| --- | --- |
+| mean | {mean:.1f} dB |
+| median | {median:.1f} dB |
+| lowest | {lowest:.1f} dB |
+| share of models at 34 dB or more | {share:.0%} |
+
+The originals have {original_faces:,} triangles, these {faces:,}. Models below {limit:.0f} dB are left out.
+
+## Source, licences and credits
+
+From Debian's package `sweethome3d-furniture` 1.8, the furniture libraries of Sweet Home 3D
+(<https://www.sweethome3d.com>), converted to OBJ by Emmanuel Puybaret / eTeks <info@eteks.com>. The models
+were changed here: fewer triangles, smaller textures, turned to face forwards, glass made opaque or left out,
+hidden parts removed.
+
+- CC0 1.0: <https://creativecommons.org/publicdomain/zero/1.0/>
+- CC BY 3.0: <https://creativecommons.org/licenses/by/3.0/>
+- CC BY 3.0 US: <https://creativecommons.org/licenses/by/3.0/us/>
+
+{credits}
+"""
+
+
+def _readme(rows: Sequence[Mapping[str, object]], models: Sequence[PackedModel], size: int) -> str:
+    """The page that credits every creator and states the fidelity."""
+    creators: dict[tuple[str, str], dict[str, list[str]]] = {}
+    for row in rows:
+        collection = str(row["source"]).partition("/")[0]
+        of_licence = creators.setdefault((collection, str(row["licence"])), {})
+        of_licence.setdefault(str(row["creator"]), []).append(str(row["id"]))
+    sections = []
+    for (collection, licence), by_creator in creators.items():
+        lines = [f"- {creator}: {', '.join(ids)}" for creator, ids in sorted(by_creator.items())]
+        sections.append("\n".join([f"### {collection}, {licence}", "", *lines]))
+    psnr = sorted(model.psnr for model in models)
+    return _README.format(
+        count=len(rows),
+        nouns=len({row["noun"] for row in rows}),
+        megabytes=size / 1e6,
+        mean=sum(psnr) / len(psnr),
+        median=psnr[len(psnr) // 2],
+        lowest=psnr[0],
+        share=sum(value >= TARGET_PSNR for value in psnr) / len(psnr),
+        original_faces=sum(model.original_faces for model in models),
+        faces=sum(model.faces for model in models),
+        limit=LOWEST_PSNR,
+        credits="\n\n".join(sections),
+    )
 
 
 def _description(job: Job, model: PackedModel) -> dict[str, object]:

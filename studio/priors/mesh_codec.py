@@ -39,6 +39,9 @@ def encode_mesh(mesh: Mesh, position_bits: int = 12, texture_quality: int = 80) 
         mesh: with at least one face.
         position_bits: steps across the longest side of the bounding box, as a power of two; at most 16.
         texture_quality: WebP's, 0-100.
+
+    Raises:
+        ValueError: vertex colours, or numbers out of range.
     """
     from safetensors.numpy import save
 
@@ -166,7 +169,8 @@ def _octahedral(normals: FloatArray) -> IntArray:
     flat = normals / np.abs(normals).sum(1, keepdims=True).clip(1e-12)
     folded = (1 - np.abs(flat[:, 1::-1])) * np.where(flat[:, :2] >= 0, 1.0, -1.0)
     square = np.where(flat[:, 2:] >= 0, flat[:, :2], folded)
-    return np.rint(square * _NORMAL_STEPS / 2).astype(np.int64)
+    steps: IntArray = np.rint(square * _NORMAL_STEPS / 2).astype(np.int64)
+    return steps
 
 
 def _from_octahedral(steps: IntArray) -> FloatArray:

@@ -24,8 +24,9 @@ _NORMAL_PENALTY = 0.05
 def simplify_mesh(mesh: Mesh, face_count: int) -> Mesh:
     """The mesh with about ``face_count`` triangles, or all of them if it has no more than that.
 
-    Faces without area or drawn twice go in any case. The result's vertices are its faces' corners, three a
-    face; vertex colours are dropped.
+    A mesh of many small closed parts may have no way to get there; it keeps more. Faces without area or drawn
+    twice go in any case. The result's vertices are its faces' corners, three a face; vertex colours are
+    dropped.
     """
     import fast_simplification
 
@@ -36,21 +37,22 @@ def simplify_mesh(mesh: Mesh, face_count: int) -> Mesh:
     points = np.concatenate([surface.points, fin_tips])
     faces = np.concatenate([surface.faces, fin_faces])
 
-    target = face_count + int(len(fin_faces) * face_count / len(surface.faces))
-    for _ in range(3):
-        *_, collapses = fast_simplification.simplify(
-            points, faces.astype(np.int32), target_count=max(target, 8), return_collapses=True
+    target = max(face_count + int(len(fin_faces) * face_count / len(surface.faces)), 8)
+    while target < len(faces):
+        new_points, new_faces, collapses = fast_simplification.simplify(
+            points, faces.astype(np.int32), target_count=target, return_collapses=True
         )
-        new_points, new_faces, origin = fast_simplification.replay_simplification(
-            points, faces.astype(np.int32), collapses
-        )
-        only_fins = np.ones(len(new_points), bool)
-        only_fins[origin[np.unique(surface.faces)]] = False
-        new_faces = new_faces[~only_fins[new_faces].any(1)].astype(np.int64)
-        excess = len(new_faces) - face_count
-        if excess <= 0.1 * face_count:
+        if len(new_faces) <= target:
             break
-        target -= excess
+        # Out of reach: to get there it collapsed whatever it could at any cost. Stop it well before.
+        target = int(1.5 * len(new_faces))
+    else:
+        return surface.as_mesh()
+    *_, origin = fast_simplification.replay_simplification(points, faces.astype(np.int32), collapses)
+    stands_for = origin[np.unique(surface.faces)]
+    only_fins = np.ones(len(new_points), bool)
+    only_fins[stands_for[stands_for >= 0]] = False
+    new_faces = new_faces[~only_fins[new_faces].any(1)].astype(np.int64)
     return surface.carried_to(
         new_points.astype(np.float64), new_faces, origin[: len(surface.points)].astype(np.int64)
     )
@@ -73,7 +75,7 @@ class _Surface:
             rows.append(np.rint(uvs / 1e-4))
         table = np.concatenate(rows, 2).astype(np.int64).reshape(len(corners) * 3, -1)
         unique, inverse = np.unique(table, axis=0, return_inverse=True)
-        self.points: FloatArray = unique[:, :3] * _WELD_STEP
+        self.points: FloatArray = (unique[:, :3] * _WELD_STEP).astype(np.float64)
         self.point_materials: IntArray = unique[:, 3]
         self.faces: IntArray = inverse.reshape(-1, 3)
         keep = _proper(self.faces)
@@ -99,10 +101,10 @@ class _Surface:
 
         Args:
             points, faces: the simplified surface.
-            origin: for each of this surface's points the simplified one that stands for it.
+            origin: for each of this surface's points the simplified one that stands for it, or -1.
         """
         member = np.empty(len(points), np.int64)
-        member[origin] = np.arange(len(origin))
+        member[origin[origin >= 0]] = np.flatnonzero(origin >= 0)
         materials = self.point_materials[member[faces[:, 0]]]
         source, weights = self._nearest(points, faces, origin)
         uvs = None if self.uvs is None else _interpolate(self.uvs[source], weights).reshape(-1, 3, 2)
@@ -127,9 +129,8 @@ class _Surface:
         preferred, so corners on a crease keep the shading of their own side.
         """
         new_point = origin[self.faces]
-        links = np.unique(
-            np.stack([new_point.reshape(-1), np.repeat(np.arange(len(self.faces)), 3)], 1), axis=0
-        )
+        links = np.stack([new_point.reshape(-1), np.repeat(np.arange(len(self.faces)), 3)], 1)
+        links = np.unique(links[links[:, 0] >= 0], axis=0)
         starts = np.searchsorted(links[:, 0], np.arange(len(points) + 1))
         corner_points = faces.reshape(-1)
         counts = starts[corner_points + 1] - starts[corner_points]

@@ -251,6 +251,10 @@ class Vocabulary:
         self._colours = [set(model.colours) for model in models]
         for index, model in enumerate(models):
             self._meaning(model.noun).nouns.add(index)
+            whole = re.sub(r"^(?:an?|the) ", "", model.caption.lower())
+            for phrase in {whole, *caption_phrases(model.caption)}:
+                if phrase.endswith(f" {model.noun}"):
+                    self._meaning(phrase).nouns.add(index)
             for synonym in model.synonyms:
                 self._meaning(synonym).synonyms.add(index)
             for tag in model.tags:

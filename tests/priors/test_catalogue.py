@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
 import zipfile
 from dataclasses import replace
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 from studio.cameras import fibonacci_sphere
@@ -202,7 +204,12 @@ def write_library(folder: Path, obj: str = OBJ) -> None:
     with zipfile.ZipFile(folder / "BlendSwap-CC-0.sh3f", "w") as archive:
         archive.writestr("PluginFurnitureCatalog.properties", properties.encode("latin-1"))
         archive.writestr("some/tetra/tetra.obj", "mtllib tetra.mtl\nusemtl red\n" + obj)
-        archive.writestr("some/tetra/tetra.mtl", "newmtl red\nKd 0.8 0.1 0.1\nmap_bump gone.jpg\n")
+        textured = "" if obj == OBJ else "map_Kd noise.png\n"
+        material = "newmtl red\nKd 0.8 0.1 0.1\nmap_bump gone.jpg\n"
+        archive.writestr("some/tetra/tetra.mtl", material + textured)
+        picture = io.BytesIO()
+        Image.effect_noise((8, 8), 80.0).save(picture, "PNG")
+        archive.writestr("some/tetra/noise.png", picture.getvalue())
 
 
 def write_selection(folder: Path, model: str = "tetra") -> None:
@@ -236,7 +243,7 @@ class TestBuild:
         assert properties["tetra"]["creator"] == "Jörg"
 
     def test_garbled_texture_coordinates_are_named(self, tmp_path: Path) -> None:
-        garbled = OBJ.replace("f 1 3 2", "vt 3e9 0\nvt 0 1\nf 1/1 3/2 2/2")
+        garbled = OBJ.partition("f ")[0] + "vt 3000000000 0\nvt 0 1\nf 1/1 3/2 2/2\nf 1/1 2/2 4/2\n"
         write_library(tmp_path / "source", garbled)
         write_selection(tmp_path / "out")
         with pytest.raises(StudioError, match=r"pyramid cannot be packed: .*Take it out of selection\.csv"):

@@ -1,8 +1,9 @@
 """Finds and loads the native kernels, and says which backend runs and why.
 
-The libraries are looked for in this folder (an installed wheel) and then in the checkout's ``build/*/`` (an editable
-install or a development build), where the newest wins. ``STUDIO_KERNELS`` names another folder, ``STUDIO_ISA``
-(base, v3 or v4) another instruction set, and ``STUDIO_BACKEND=torch`` turns to the plain-torch references.
+The libraries are looked for in this folder (an installed wheel) and then in the checkout's ``build/*/`` (an
+editable install or a development build), where the newest wins. ``STUDIO_KERNELS`` names another folder,
+``STUDIO_ISA`` (base, v3 or v4) another instruction set, and ``STUDIO_BACKEND=torch`` turns to the plain-torch
+references.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ def select(device: torch.device, dtype: torch.dtype, backend: Backend = "auto") 
 
     Args:
         device, dtype: of the operator's arguments. Native code computes in float32 alone.
-        backend: ``"auto"`` takes native code where it can and follows ``STUDIO_BACKEND``; ``"native"`` insists.
+        backend: ``"auto"`` takes native code where it can and obeys ``STUDIO_BACKEND``; ``"native"`` insists.
 
     Raises:
         StudioError: native code was insisted on and cannot run.

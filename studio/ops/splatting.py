@@ -6,7 +6,7 @@ The kernels are in ``kernels/splatting``; ``splatting_reference.py`` is the same
 from __future__ import annotations
 
 import ctypes
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -73,6 +73,16 @@ def splat(
         raise StudioError(f"sh has {sh.shape[1]} coefficients a splat; degrees 0-3 have 1, 4, 9 or 16")
     if width < 1 or height < 1:
         raise StudioError(f"The image would be {width} x {height} pixels; both sides must be at least 1")
+    for name, tensor in (
+        *(("quats_wxyz", quats_wxyz), ("scales", scales), ("opacities", opacities), ("sh", sh)),
+        *(("world_to_camera", world_to_camera), ("intrinsics", intrinsics), ("background", background)),
+        ("means2d_probe", means if means2d_probe is None else means2d_probe),
+    ):
+        if (tensor.dtype, tensor.device) != (means.dtype, means.device):
+            raise StudioError(
+                f"{name} is {tensor.dtype} on {tensor.device} but means {means.dtype} on {means.device}; "
+                "they must be alike"
+            )
     if library.select(means.device, means.dtype, backend) is None:
         if means2d_probe is None:
             means2d_probe = means.new_zeros(world_to_camera.shape[0], means.shape[0], 2)
@@ -94,7 +104,10 @@ class _Scene(ctypes.Structure):
 
     _fields_ = (
         *((name, ctypes.c_int64) for name in ("cameras", "splats")),
-        *((name, ctypes.c_int32) for name in ("sh_terms", "width", "height", "antialias", "threads", "device")),
+        *(
+            (name, ctypes.c_int32)
+            for name in ("sh_terms", "width", "height", "antialias", "threads", "device")
+        ),
         *(
             (name, ctypes.c_void_p)
             for name in (
@@ -318,14 +331,16 @@ def _(
     return (made[0], made[1], made[2], made[3], made[4], made[5], probe)
 
 
-def _save(ctx, inputs, output):
+def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     *tensors, ctx.width, ctx.height, ctx.antialias = inputs
     rgb, alpha, depth, normal, radii_px, records, counts, workspace = output
     ctx.mark_non_differentiable(radii_px, records, counts, workspace)
     ctx.save_for_backward(*tensors, rgb, alpha, depth, normal, records, counts, workspace)
 
 
-def _backward(ctx, v_rgb, v_alpha, v_depth, v_normal, *_):
+def _backward(
+    ctx: Any, v_rgb: Tensor, v_alpha: Tensor, v_depth: Tensor, v_normal: Tensor, *_: Tensor | None
+) -> tuple[Tensor | None, ...]:
     inputs, saved = ctx.saved_tensors[:9], ctx.saved_tensors[9:]
     v = _draw_backward(
         *inputs, ctx.width, ctx.height, ctx.antialias, list(saved), [v_rgb, v_alpha, v_depth, v_normal]

@@ -1,8 +1,8 @@
-"""Gaussian splatting in plain torch: slow, differentiable by autograd in any precision, the oracle of the kernels.
+"""Gaussian splatting in plain torch: slow, differentiable by autograd in any precision, the kernels' oracle.
 
-Projection follows EWA splatting (Zwicker et al. 2001) as 3D Gaussian splatting uses it (Kerbl et al. 2023), the
-opacity compensation follows Mip-Splatting (Yu et al. 2024, eq. 9), and gsplat's constants are kept so that scenes
-look the same in both.
+Projection follows EWA splatting (Zwicker et al. 2001) as 3D Gaussian splatting uses it (Kerbl et al. 2023),
+the opacity compensation follows Mip-Splatting (Yu et al. 2024, eq. 9), and gsplat's constants are kept so that
+scenes look the same in both.
 
 With ``M = J R(q) S``, the two rows of the projected Gaussian's square root, the covariance on the screen is
 ``M M^T`` and its determinant is ``|M_0 x M_1|^2``: a sum of squares, which no rounding can make negative.
@@ -82,7 +82,7 @@ def splat_reference(
             antialias,
         )
         pictures.append(_blend(projected, background[view], width, height))
-    rgb, alpha, depth, normal = torch.stack(pictures).split([3, 1, 1, 3], dim=1)
+    rgb, alpha, depth, normal = torch.split(torch.stack(pictures), [3, 1, 1, 3], dim=1)
     return rgb, alpha, depth, normal, torch.stack(radii)
 
 
@@ -105,7 +105,7 @@ def project(
     x, y, z = (means @ rotation.T + translation).unbind(-1)
     means2d = torch.stack([fx * x / z + cx, fy * y / z + cy], -1) + means2d_probe
 
-    # The Jacobian is taken no further out than a margin around the frustum, where the affine fit still means something.
+    # The Jacobian is taken no further out than a margin around the frustum: beyond, the affine fit means nothing.
     margin_x, margin_y = FRUSTUM_MARGIN * width / fx, FRUSTUM_MARGIN * height / fy
     slope_x = torch.minimum(torch.maximum(x / z, -cx / fx - margin_x), (width - cx) / fx + margin_x)
     slope_y = torch.minimum(torch.maximum(y / z, -cy / fy - margin_y), (height - cy) / fy + margin_y)
@@ -142,11 +142,11 @@ def quats_to_rotations(quats_wxyz: Float[Tensor, "n 4"]) -> Float[Tensor, "n 3 3
         *(2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)),
         *(2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)),
     ]
-    return torch.stack(rows, -1).unflatten(-1, (3, 3))
+    return torch.stack(rows, -1).reshape(-1, 3, 3)
 
 
 def evaluate_sh(sh: Float[Tensor, "n k 3"], directions: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
-    """Colours in unit ``directions``: ``max(0, 0.5 + sum(Y_k sh_k))`` with the real basis in 3DGS's order and signs."""
+    """``max(0, 0.5 + sum(Y_k sh_k))`` in unit ``directions``, with the real basis in 3DGS's order and signs."""
     x, y, z = directions.unbind(-1)
     xx, yy, zz = x * x, y * y, z * z
     basis = [
@@ -168,7 +168,7 @@ def _rows_are_finite(*values: Float[Tensor, "n ..."]) -> Bool[Tensor, "n"]:
 
 
 def _is_visible(projected: ProjectedSplats, width: int, height: int) -> Bool[Tensor, "n"]:
-    """Finite, in front of the near plane, opaque enough, and with a box that covers the centre of some pixel."""
+    """Finite, in front of the near plane, opaque enough, and with a box that holds the centre of some pixel."""
     finite = _rows_are_finite(*projected)
     low = (projected.means2d - projected.half_extents - 0.5).ceil().clamp_min(0.0)
     size = torch.tensor([width, height], dtype=low.dtype, device=low.device)
@@ -180,7 +180,7 @@ def _is_visible(projected: ProjectedSplats, width: int, height: int) -> Bool[Ten
 def _blend(
     splats: ProjectedSplats, background: Float[Tensor, "3"], width: int, height: int
 ) -> Float[Tensor, "8 h w"]:
-    """Front-to-back compositing of depth-sorted splats: rgb, alpha, depth, normal. Loops over tiles to bound memory."""
+    """Composites depth-sorted splats to rgb, alpha, depth and normal, tile by tile to bound the memory."""
     features = torch.cat([splats.colors, splats.depths[:, None], splats.normals], -1)
     low = (splats.means2d - splats.half_extents).detach()
     high = (splats.means2d + splats.half_extents).detach()
@@ -206,8 +206,8 @@ def _blend(
             alpha = torch.where(behind > MIN_TRANSMITTANCE, alpha, 0.0)
             behind = torch.cat([alpha.new_ones(len(alpha), 1), (1.0 - alpha).cumprod(-1)], -1)
             light = behind[:, -1:]
-            rgb, depth, normal = ((alpha * behind[:, :-1]) @ features[inside]).split([3, 1, 3], -1)
+            rgb, depth, normal = torch.split((alpha * behind[:, :-1]) @ features[inside], [3, 1, 3], -1)
             picture = torch.cat([rgb + light * background, 1.0 - light, depth, normal], -1)
-            row.append(picture.T.unflatten(-1, (bottom - top, right - left)))
+            row.append(picture.T.reshape(-1, bottom - top, right - left))
         rows.append(torch.cat(row, -1))
     return torch.cat(rows, -2)

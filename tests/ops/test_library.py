@@ -1,0 +1,78 @@
+"""The loader says what runs and why, and obeys the environment."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from studio.errors import StudioError
+from studio.ops import library
+from tests.truth.splatting import random_scene
+
+CPU = torch.device("cpu")
+
+
+def report(**environment: str) -> subprocess.CompletedProcess[str]:
+    program = "from studio.ops import library; print(*library.report(), sep='\\n')"
+    return subprocess.run(  # noqa: S603
+        [sys.executable, "-c", program],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_native_code_is_found_and_named() -> None:
+    found = library.find("cpu")
+    assert isinstance(found, library.Library)
+    assert found.isa in ("base", "v3", "v4") and found.path.is_file()
+    assert library.select(CPU, torch.float32) is found
+
+
+def test_reference_on_request() -> None:
+    assert library.select(CPU, torch.float32, "torch") is None
+
+
+def test_double_is_not_native() -> None:
+    assert library.select(CPU, torch.float64) is None
+    with pytest.raises(StudioError, match=r"float32 and came torch\.float64"):
+        library.select(CPU, torch.float64, "native")
+
+
+def test_other_devices_are_not_native() -> None:
+    with pytest.raises(StudioError, match="none for device 'meta'"):
+        library.select(torch.device("meta"), torch.float32, "native")
+
+
+def test_report_names_backend_and_reason() -> None:
+    assert "kernels on cpu: native, instruction set base" in report(STUDIO_ISA="base").stdout
+    assert "because STUDIO_BACKEND=torch" in report(STUDIO_BACKEND="torch").stdout
+
+
+def test_missing_library_is_a_reason(tmp_path: Path) -> None:
+    said = report(STUDIO_KERNELS=str(tmp_path)).stdout
+    assert "kernels on cpu: plain torch, because" in said and "was not found" in said
+
+
+def test_a_file_that_is_no_library_is_a_reason(tmp_path: Path) -> None:
+    (tmp_path / "libstudio_kernels.so").write_text("not a library")
+    assert "does not load" in report(STUDIO_KERNELS=str(tmp_path)).stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "message"), [("STUDIO_ISA", "none of base, v3, v4"), ("STUDIO_BACKEND", "none of auto, native")]
+)
+def test_misspelt_wishes_are_refused(name: str, message: str) -> None:
+    said = report(**{name: "v5"})
+    assert said.returncode != 0 and f"{name}=v5 is" in said.stderr and message in said.stderr
+
+
+def test_refusals_carry_the_kernel_s_reason() -> None:
+    with pytest.raises(StudioError, match="studio_splat_project: width and height must be 1 to 65536"):
+        replace(random_scene(splats=1), width=1, height=70_000).draw("native")

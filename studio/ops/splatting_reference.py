@@ -1,8 +1,8 @@
 """Gaussian splatting in plain torch: slow, differentiable by autograd in any precision, the kernels' oracle.
 
 Projection follows EWA splatting (Zwicker et al. 2001) as 3D Gaussian splatting uses it (Kerbl et al. 2023),
-the opacity compensation follows Mip-Splatting (Yu et al. 2024, eq. 9), and gsplat's constants are kept so that
-scenes look the same in both.
+the opacity compensation follows Mip-Splatting (Yu et al. 2024, eq. 9), and gsplat's constants are kept: a scene
+looks the same in both.
 
 With ``M = J R(q) S``, the two rows of the projected Gaussian's square root, the covariance on the screen is
 ``M M^T`` and its determinant is ``|M_0 x M_1|^2``: a sum of squares, which no rounding can make negative.
@@ -105,7 +105,7 @@ def project(
     x, y, z = (means @ rotation.T + translation).unbind(-1)
     means2d = torch.stack([fx * x / z + cx, fy * y / z + cy], -1) + means2d_probe
 
-    # The Jacobian is taken no further out than a margin around the frustum: beyond, the affine fit means nothing.
+    # Far outside the picture the affine fit means nothing: the Jacobian is held at a margin around it.
     margin_x, margin_y = FRUSTUM_MARGIN * width / fx, FRUSTUM_MARGIN * height / fy
     slope_x = torch.minimum(torch.maximum(x / z, -cx / fx - margin_x), (width - cx) / fx + margin_x)
     slope_y = torch.minimum(torch.maximum(y / z, -cy / fy - margin_y), (height - cy) / fy + margin_y)
@@ -146,7 +146,7 @@ def quats_to_rotations(quats_wxyz: Float[Tensor, "n 4"]) -> Float[Tensor, "n 3 3
 
 
 def evaluate_sh(sh: Float[Tensor, "n k 3"], directions: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
-    """``max(0, 0.5 + sum(Y_k sh_k))`` in unit ``directions``, with the real basis in 3DGS's order and signs."""
+    """``max(0, 0.5 + sum(Y_k sh_k))`` in unit ``directions``; the real basis in 3DGS's order and signs."""
     x, y, z = directions.unbind(-1)
     xx, yy, zz = x * x, y * y, z * z
     basis = [
@@ -168,7 +168,7 @@ def _rows_are_finite(*values: Float[Tensor, "n ..."]) -> Bool[Tensor, "n"]:
 
 
 def _is_visible(projected: ProjectedSplats, width: int, height: int) -> Bool[Tensor, "n"]:
-    """Finite, in front of the near plane, opaque enough, and with a box that holds the centre of some pixel."""
+    """Finite, in front of the near plane, opaque enough, with a box that holds the centre of some pixel."""
     finite = _rows_are_finite(*projected)
     low = (projected.means2d - projected.half_extents - 0.5).ceil().clamp_min(0.0)
     size = torch.tensor([width, height], dtype=low.dtype, device=low.device)

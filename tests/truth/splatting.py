@@ -96,7 +96,7 @@ def gradients(scene: SplatScene, images: SplatImages, seed: int = 7) -> list[Ten
 
 
 def assert_agrees(scene: SplatScene, truth: SplatScene, backend: Backend) -> None:
-    """``scene`` drawn by ``backend`` against ``truth`` drawn by the reference: pixels to 1e-4, gradients to 1e-3."""
+    """``scene`` drawn by ``backend`` is the reference's ``truth``: pixels to 1e-4, gradients to 1e-3."""
     images, expected = scene.draw(backend), truth.draw("torch")
     for image, target in zip(images[:4], expected[:4], strict=True):
         torch.testing.assert_close(image.cpu().double(), target.double(), atol=1e-4, rtol=1e-4)

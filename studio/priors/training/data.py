@@ -3,9 +3,9 @@
 A training set is a folder:
 
 * ``objects.json``: for each object its names (the first is the noun, the others synonyms);
-* ``views.safetensors``: for each object ``rgba`` pictures with straight colour over black and coverage, uint8, with the
-  ``azimuth_deg`` and ``elevation_deg`` of their cameras; and, from cameras that all objects share and training
-  never sees, ``held_out_rgba``, ``held_out_azimuth_deg`` and ``held_out_elevation_deg``.
+* ``views.safetensors``: for each object ``rgba`` pictures with straight colour over black and coverage,
+  uint8, with the ``azimuth_deg`` and ``elevation_deg`` of their cameras; and, from cameras that all objects
+  share and training never sees, ``held_out_rgba``, ``held_out_azimuth_deg`` and ``held_out_elevation_deg``.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from studio.cameras import orbit
@@ -51,7 +51,9 @@ class RenderDataConfig:
 
 @dataclass(frozen=True)
 class CaptionedMesh:
-    """An object to learn: its noun, then synonyms, in lower case; and its shape, within the ball of radius 0.5."""
+    """An object to learn: its noun, then synonyms, in lower case; and its shape, within the ball of radius
+    0.5.
+    """
 
     names: tuple[str, ...]
     mesh: Mesh
@@ -92,7 +94,9 @@ class TrainingViews:
 
 @dataclass(frozen=True)
 class Batch:
-    """One step's samples: images in 0-1, what they are called, and their cameras (``has_camera`` 0: none told)."""
+    """One step's samples: images in 0-1, what they are called, and their cameras (``has_camera`` 0: none
+    told).
+    """
 
     rgb: Float[Tensor, "b 3 s s"]
     captions: tuple[str, ...]
@@ -163,40 +167,41 @@ def load_views(folder: Path) -> TrainingViews:
 def draw_batch(views: TrainingViews, size: int, rng: torch.Generator) -> Batch:
     """Random samples: nouns equally often, then an object, a view, a background and a caption.
 
-    * Background: white for 70 %, a random grey for the rest.
-    * Caption: "a [colour] <noun>", a synonym instead of the noun in one of five, the colour in half; ", <front, side,
-      back, overhead> view" in half. One sample in seven has its hues shifted and is named with its new colour.
-    * A word that the model does not know stands somewhere in one caption of ten, so that it learns to pass over them.
+    * Background: white, always: a second background would be one more thing to guess.
+    * Caption: "a [colour] <noun>", a synonym instead of the noun in one of five, the colour in half; ",
+      <front, side, back, overhead> view" in half. One sample in ten has its hues shifted and is named with
+      its new colour.
+    * A word that the model does not know stands somewhere in one caption of ten, so that it learns to pass
+      over them.
     * The whole caption is left out in one of ten, and so is the camera, independently.
     """
     nouns = views.nouns
     members = {noun: [i for i, names in enumerate(views.names) if names[0] == noun] for noun in nouns}
-    chance = torch.rand(size, 11, generator=rng).tolist()
+    chance = torch.rand(size, 10, generator=rng).tolist()
     picked, shifts, captions = [], [], []
     for row in chance:
         group = members[nouns[int(row[0] * len(nouns))]]
         model = group[int(row[1] * len(group))]
         view = int(row[2] * views.rgba.shape[1])
-        shift = 1 + int(row[3] * 7 * (HUE_SHIFTS - 1)) if row[3] < 1 / 7 else 0
+        shift = 1 + int(row[3] * 10 * (HUE_SHIFTS - 1)) if row[3] < 0.1 else 0
         azimuth, elevation = float(views.azimuth_deg[model, view]), float(views.elevation_deg[model, view])
         picked.append((model, view))
         shifts.append(shift)
         caption = _caption(views, model, shift, row[4:7], view_word(azimuth, elevation))
-        if row[10] < 0.1:
+        if row[9] < 0.1:
             words = caption.split(" ")
-            words.insert(int(row[10] * 10 * (len(words) + 1)), "[UNK]")
+            words.insert(int(row[9] * 10 * (len(words) + 1)), "[UNK]")
             caption = " ".join(words)
         captions.append("" if row[7] < 0.1 else caption)
     models, index = torch.tensor(picked).T
-    backgrounds = torch.tensor([1.0 if row[8] < 0.7 else (row[8] - 0.7) / 0.3 for row in chance])
     rgba = views.rgba[models, index].float() / 255
     colour = hue_shifted(rgba[:, :3], torch.tensor(shifts) / HUE_SHIFTS)
     return Batch(
-        rgb=colour + (1 - rgba[:, 3:]) * backgrounds[:, None, None, None],
+        rgb=colour + 1 - rgba[:, 3:],
         captions=tuple(captions),
         azimuth_deg=views.azimuth_deg[models, index],
         elevation_deg=views.elevation_deg[models, index],
-        has_camera=torch.tensor([float(row[9] >= 0.1) for row in chance]),
+        has_camera=torch.tensor([float(row[8] >= 0.1) for row in chance]),
     )
 
 
@@ -228,11 +233,21 @@ def dominant_colour(rgb: Float[Tensor, "3 n"], weight: Float[Tensor, "n"]) -> st
     saturation = (high - low) / high.clamp(min=1e-6)
     words = torch.full_like(hue, COLOURS.index("red"), dtype=torch.long)
     # Upper limits of the hues in degrees, falling; above the first it is red again.
-    limits = ((345, "pink"), (290, "purple"), (255, "blue"), (165, "green"), (70, "yellow"), (42, "orange"), (15, "red"))
+    limits = (
+        (345, "pink"),
+        (290, "purple"),
+        (255, "blue"),
+        (165, "green"),
+        (70, "yellow"),
+        (42, "orange"),
+        (15, "red"),
+    )
     for limit, word in limits:
         words = torch.where(hue < limit, COLOURS.index(word), words)
     warm = (hue > 8) & (hue < 60)
-    words = torch.where(warm & (hue < 48) & (high < 0.72) & (saturation < 0.85), COLOURS.index("brown"), words)
+    words = torch.where(
+        warm & (hue < 48) & (high < 0.72) & (saturation < 0.85), COLOURS.index("brown"), words
+    )
     words = torch.where(warm & (high >= 0.72) & (saturation < 0.4), COLOURS.index("beige"), words)
     grey = saturation < 0.15
     words = torch.where(grey, COLOURS.index("grey"), words)
@@ -281,7 +296,9 @@ def _band_cameras(config: RenderDataConfig, count: int, purpose: str, index: int
     jitter, height = torch.rand(2, count, generator=rng)
     azimuth = (torch.arange(count) + jitter) * (360.0 / count)
     low, high = config.elevation_range_deg
-    elevation = torch.where(torch.arange(count) % 8 == 7, high + (80 - high) * height, low + (high - low) * height)
+    elevation = torch.where(
+        torch.arange(count) % 8 == 7, high + (80 - high) * height, low + (high - low) * height
+    )
     return orbit(azimuth, elevation, config.image_size, config.image_size)
 
 

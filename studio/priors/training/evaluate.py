@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -116,7 +117,7 @@ class DdimSampler:
         shape = prior.encode_images(torch.ones(1, 3, cameras.height, cameras.width)).shape[1:]
         x = torch.randn(batch, *shape, generator=rng)
         levels = torch.linspace(len(prior.schedule) - 1, 0, self.steps + 1)
-        for now, after in zip(levels[:-1], levels[1:], strict=True):
+        for now, after in pairwise(levels):
             timesteps = now.expand(batch)
             noise = prior.predict_noise(x, timesteps, positive)
             if self.guidance_scale != 1:
@@ -127,14 +128,14 @@ class DdimSampler:
             clean = prior.encode_images(prior.decode_images(clean))
             alpha, sigma = prior.schedule.alpha_sigma(timesteps)
             x = prior.schedule.add_noise(clean, (x - alpha * clean) / sigma, after.expand(batch))
-        return prior.decode_images(x)
+        return prior.decode_images(clean)
 
 
 def evaluate(sampler: Sampler, views: TrainingViews, config: EvaluateConfig) -> Evaluation:
     """Sample random (caption, camera) pairs and look for each sample's nearest true rendering.
 
-    Nearest means the least squared difference after mean-pooling to 16 x 16, among every object of every noun from
-    that very camera; a noun is as near as its nearest object.
+    Nearest means the least squared difference after mean-pooling to 16 x 16, among every object of every
+    noun from that very camera; a noun is as near as its nearest object.
     """
     rng = generator(config.seed, "evaluate")
     nouns = views.nouns
@@ -148,8 +149,8 @@ def evaluate(sampler: Sampler, views: TrainingViews, config: EvaluateConfig) -> 
         drawn = sampler(captions, views.held_out[seen_from], rng)
         rgba = views.held_out_rgba[:, seen_from].float() / 255
         true = rgba[:, :, :3] + 1 - rgba[:, :, 3:]
-        distance = (_pooled(true.flatten(0, 1)).unflatten(0, true.shape[:2]) - _pooled(drawn)).square()
-        distance = distance.flatten(2).mean(2)
+        pooled = _pooled(true.flatten(0, 1)).reshape(*true.shape[:2], -1)
+        distance = (pooled - _pooled(drawn).flatten(1)).square().mean(2)
         for index, caption in enumerate(captions):
             by_noun = torch.full((len(nouns),), torch.inf).scatter_reduce(
                 0, object_noun, distance[:, index], "amin"
@@ -177,7 +178,7 @@ def tiled(images: Float[Tensor, "n 3 s s"], columns: int) -> Float[Tensor, "3 hs
     """Images side by side in rows; an unfinished row is filled with white."""
     missing = -len(images) % columns
     images = torch.cat([images, images.new_ones(missing, *images.shape[1:])])
-    rows = images.unflatten(0, (-1, columns))
+    rows = images.reshape(-1, columns, *images.shape[1:])
     return rows.permute(2, 0, 3, 1, 4).flatten(3).flatten(1, 2)
 
 
@@ -190,4 +191,5 @@ def save_png(image: Float[Tensor, "3 h w"], path: Path) -> None:
 
 
 def _pooled(images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 16 16"]:
-    return functional.adaptive_avg_pool2d(images, 16)
+    pooled: Tensor = functional.adaptive_avg_pool2d(images, 16)
+    return pooled

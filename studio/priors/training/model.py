@@ -1,4 +1,9 @@
-"""The learned prior ``small``: a U-Net on un-shuffled pixels, a tiny CLIP text encoder and a word-level tokenizer.
+"""The learned prior ``small``: a U-Net on un-shuffled pixels, a tiny CLIP text encoder and a word-level
+tokenizer.
+
+The network predicts the clean image: noise fills all 48 channels of a cell and would have to be carried
+through the narrow layers, images lie near a surface of few dimensions (Li and He 2025, "Back to basics",
+arXiv:2511.13720).
 
 Everything is a diffusers or transformers class, so that the folder which `save_model` writes is read by
 `studio.priors.latent` like any other model.
@@ -8,7 +13,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +25,8 @@ from studio.priors.latent import CAMERA_FEATURES, PixelUnshuffle
 from studio.schedule import NoiseSchedule, Prediction
 
 TOKENS = 16
-PREDICTION = Prediction.V
+LEVELS = 985
+PREDICTION = Prediction.X0
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[BOS]", "[EOS]")
 
 
@@ -30,14 +36,17 @@ class ModelConfig:
 
     Attributes:
         image_size: width and height of the images, in pixels.
-        patch: pixels on a side that become channels of one cell, so that the U-Net sees image_size / patch cells.
+        patch: pixels on a side that become channels of one cell, so that the U-Net sees image_size / patch
+            cells.
         channels: width of each level of the U-Net, each at half the resolution of the one before.
         attention: whether each level reads the text by cross-attention.
         blocks: residual blocks on the way down through a level; one more on the way up.
         text_width: width of the word embeddings.
         text_layers: layers of the text encoder.
-        schedule_shift: factor on sigma / alpha of the cosine schedule, so that more of it is spent on noise that
-            leaves the composition open.
+        schedule_shift: factor on sigma / alpha of the cosine schedule. Pictures of a few dozen objects
+            differ so much that they can be told apart through noise 20 times stronger than they are; with a
+            factor of 8 a quarter of the levels is noisier than that, where the words and the camera have to
+            decide.
     """
 
     image_size: int = 64
@@ -47,7 +56,7 @@ class ModelConfig:
     blocks: int = 1
     text_width: int = 192
     text_layers: int = 2
-    schedule_shift: float = 2.0
+    schedule_shift: float = 8.0
 
     @property
     def codec(self) -> PixelUnshuffle:
@@ -56,8 +65,11 @@ class ModelConfig:
 
     @property
     def schedule(self) -> NoiseSchedule:
-        """The noise levels that the model is trained on."""
-        return NoiseSchedule.cosine().shifted(self.schedule_shift)
+        """The noise levels that the model is trained on; the cosine's last ones, noise alone, are left
+        out.
+        """
+        shifted = NoiseSchedule.cosine().shifted(self.schedule_shift)
+        return replace(shifted, log_snr=shifted.log_snr[:LEVELS])
 
 
 class TextToImageModel(nn.Module):
@@ -104,7 +116,7 @@ class TextToImageModel(nn.Module):
             resnet_time_scale_shift="scale_shift",
             time_embedding_dim=4 * 128,
         )
-        self.to(memory_format=torch.channels_last)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def tokenize(self, captions: Sequence[str]) -> Int[Tensor, "b l"]:
         """Word indices, padded to one length."""
@@ -117,9 +129,10 @@ class TextToImageModel(nn.Module):
         tokens: Int[Tensor, "b l"],
         camera: Float[Tensor, "b k"],
     ) -> Float[Tensor, "b c h w"]:
-        """The v prediction for cells at the given noise levels."""
+        """The clean cells behind noisy ones at the given levels."""
         text = self.text_encoder(input_ids=tokens).last_hidden_state
-        return self.unet(x_t, timesteps, text, class_labels=camera, return_dict=False)[0]
+        clean: Tensor = self.unet(x_t, timesteps, text, class_labels=camera, return_dict=False)[0]
+        return clean
 
 
 def word_tokenizer(words: Sequence[str]) -> Any:
@@ -157,7 +170,8 @@ def save_model(
     """Write diffusers' folder layout; what was in ``folder`` by those names is replaced.
 
     Args:
-        dtype: of the weights on disk. Half precision halves the file; the loader computes in float32 on a CPU.
+        dtype: of the weights on disk. Half precision halves the file; the loader computes in float32 on a
+            CPU.
     """
     from diffusers import DDIMScheduler
 

@@ -1,7 +1,7 @@
 """Training of the learned prior: a loop that can be stopped at any moment and goes on bit for bit.
 
-Every draw is named by (seed, purpose, step), so a checkpoint is the weights, their average, the optimiser's moments
-and the step.
+Every draw is named by (seed, purpose, step), so a checkpoint is the weights, their average, the optimiser's
+moments and the step.
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ from pathlib import Path
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional
 
 from studio.cameras import orbit
 from studio.errors import StudioError
 from studio.priors.latent import ClipTextEmbedder, LatentPrior, camera_features
 from studio.priors.training.data import Batch, TrainingViews, draw_batch, load_views
 from studio.priors.training.evaluate import DdimSampler, sample_sheet, save_png
-from studio.priors.training.model import PREDICTION, ModelConfig, TextToImageModel
+from studio.priors.training.model import PREDICTION, ModelConfig, TextToImageModel, save_model
 from studio.randomness import generator
 
 CHECKPOINT = "checkpoint.safetensors"
@@ -34,7 +35,8 @@ class TrainConfig:
 
     Attributes:
         views: folder of training views, as ``studio prior render-data`` makes it.
-        folder: where the checkpoint and the sample sheets go; training goes on from a checkpoint found there.
+        folder: where the checkpoint, the model and the sample sheets go; training goes on from a checkpoint
+            found there.
         model: the shape of the network; fixed once training has begun.
         total_images: images to see in all.
         batch: images a step.
@@ -80,7 +82,7 @@ class TrainReport:
 
     Attributes:
         step, total_steps: steps done and to do in all.
-        loss: mean squared error of v.
+        loss: mean squared error of the clean image, in -1 to 1.
         images_per_second: over the steps since training (re)started.
         eta_seconds: time left at that pace.
         sheet: a sample sheet that this step wrote, or None.
@@ -96,6 +98,8 @@ class TrainReport:
 
 def train(config: TrainConfig) -> Iterator[TrainReport]:
     """Train, step by step. Closing the iterator, like reaching the end, leaves a checkpoint.
+
+    Beside each checkpoint the averaged weights are written to ``folder/model``, which ``--prior`` takes.
 
     Raises:
         StudioError: when the views are missing, or the checkpoint is of another model or not readable.
@@ -162,8 +166,8 @@ class Trainer:
         self.optimizer.zero_grad()
         decay = min(config.ema_decay, (1 + self.step) / (10 + self.step))
         with torch.no_grad():
-            averaged, current = list(self.average.parameters()), list(self.model.parameters())
-            torch._foreach_lerp_(averaged, current, 1 - decay)
+            for averaged, current in zip(self.average.parameters(), self.model.parameters(), strict=True):
+                averaged.lerp_(current, 1 - decay)
         self.step += 1
         return float(loss.detach())
 
@@ -175,20 +179,23 @@ class Trainer:
         levels = (torch.arange(size) + torch.rand(size, generator=rng)) / size
         timesteps = levels * (len(schedule) - 1)
         x_t = schedule.add_noise(x, noise, timesteps)
-        target = schedule.output_from_noise(noise, x_t, timesteps, PREDICTION)
         image_size = self.config.model.image_size
         cameras = orbit(batch.azimuth_deg, batch.elevation_deg, image_size, image_size)
         camera = camera_features(cameras) * batch.has_camera[:, None]
         tokens = self.model.tokenize(batch.captions)
         with torch.autocast(torch.device(device).type, dtype=torch.bfloat16, enabled=self.half):
             output = self.model(x_t.to(device), timesteps.to(device), tokens.to(device), camera.to(device))
-        return (output.float() - target.to(device)).square().mean()
+        return functional.mse_loss(output.float(), x.to(device))
 
     def prior(self) -> LatentPrior:
         """The averaged weights as a prior; it sees later steps too."""
         average = self.average.eval()
         text = ClipTextEmbedder(average.tokenizer, average.text_encoder)
         return LatentPrior(average.unet, self.config.model.codec, text, self.schedule, PREDICTION)
+
+    def export(self, folder: Path, dtype: torch.dtype = torch.float16) -> None:
+        """Write the averaged weights as a folder that `studio.priors.latent` loads."""
+        save_model(self.average, self.config.model, folder, dtype)
 
     def write_sheet(self) -> Path:
         """Draw some of the captions from four sides."""
@@ -216,6 +223,7 @@ class Trainer:
         metadata = {"step": str(self.step), "recipe": self._recipe()}
         save_file({name: value.contiguous() for name, value in tensors.items()}, part, metadata)
         os.replace(part, folder / CHECKPOINT)
+        self.export(folder / "model")
 
     def resume(self) -> bool:
         """Go on from the checkpoint in the folder; False when there is none."""
@@ -227,7 +235,7 @@ class Trainer:
         try:
             with safe_open(path, "pt") as file:
                 metadata = file.metadata()
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+                tensors = {name: file.get_tensor(name) for name in file.keys()}
         except (OSError, SafetensorError) as error:
             raise StudioError(
                 f"{path} cannot be read ({error}); delete it to train from the beginning."
@@ -247,8 +255,8 @@ class Trainer:
         self.average.load_state_dict(part("average."))
         moments = {key: part(f"{key}.") for key in ("step", "exp_avg", "exp_avg_sq")}
         state = {
-            index: {key: values[name] for key, values in moments.items()}
-            for index, (name, _) in enumerate(self.model.named_parameters())
+            index: {key: _laid_out_like(values[name], parameter) for key, values in moments.items()}
+            for index, (name, parameter) in enumerate(self.model.named_parameters())
             if name in moments["step"]
         }
         groups = self.optimizer.state_dict()["param_groups"]
@@ -263,10 +271,15 @@ class Trainer:
 
 
 def learning_rate(config: TrainConfig, step: int) -> float:
-    """Linear warm-up, constant, then linear to zero: the total may still be changed before the decay begins."""
+    """Linear warm-up, constant, then linear to zero: until it falls, the total may still be changed."""
     decay_steps = max(config.decay_fraction * config.total_steps, 1.0)
     rising, falling = (step + 1) / max(config.warmup_steps, 1), (config.total_steps - step) / decay_steps
     return config.learning_rate * min(1.0, rising, falling)
+
+
+def _laid_out_like(value: Tensor, parameter: Tensor) -> Tensor:
+    """A copy in the parameter's memory order, in which the fused optimiser pairs the two."""
+    return torch.empty_like(parameter).copy_(value) if value.shape == parameter.shape else value
 
 
 def _half_is_faster(device: torch.device) -> bool:

@@ -116,10 +116,16 @@ def check_splatting() -> str:
 
 
 def splatting_rows(all_threads: int) -> list[str]:
-    rows = [
-        f"{'splats':>8} {'pixels':>7} {'1 thread cpu':>13} {'wall':>9} {'all wall':>9}"
-        f" {'torch cpu':>10} {'ratio':>6}"
-    ]
+    widths = {
+        "splats": 8,
+        "pixels": 7,
+        "1 thread cpu": 13,
+        "wall": 9,
+        "all wall": 9,
+        "torch cpu": 10,
+        "ratio": 6,
+    }
+    rows = [" ".join(f"{name:>{width}}" for name, width in widths.items())]
     for count, resolution, compare in (
         (2_000, 128, True),
         (10_000, 64, True),

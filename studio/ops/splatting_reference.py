@@ -1,8 +1,8 @@
 """Gaussian splatting in plain torch: slow, differentiable by autograd in any precision, the kernels' oracle.
 
 Projection follows EWA splatting (Zwicker et al. 2001) as 3D Gaussian splatting uses it (Kerbl et al. 2023),
-the opacity compensation follows Mip-Splatting (Yu et al. 2024, eq. 9), and gsplat's constants are kept: a scene
-looks the same in both.
+the opacity compensation follows Mip-Splatting (Yu et al. 2024, eq. 9). gsplat's constants are kept, so that a
+scene looks the same in both.
 
 With ``M = J R(q) S``, the two rows of the projected Gaussian's square root, the covariance on the screen is
 ``M M^T`` and its determinant is ``|M_0 x M_1|^2``: a sum of squares, which no rounding can make negative.

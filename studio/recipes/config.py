@@ -248,18 +248,12 @@ class RandomBackgroundConfig:
     """A new colour for each picture, so that a scene cannot hide behind its background."""
 
     kind: Literal["random"] = "random"
-    grey: UnitInterval = 0.0
-    """Share of pictures whose background is a random grey instead of a random colour."""
-    fixed: UnitInterval = 0.0
-    """Share of pictures whose background is ``color``."""
+    grey: Ramp = 0.0
+    """Share of pictures whose background is a random grey instead of a random colour, 0 to 1."""
+    fixed: Ramp = 0.0
+    """Share of pictures whose background is ``color``, 0 to 1; it comes before the share of grey."""
     color: Color = (1.0, 1.0, 1.0)
     """The colour of that share."""
-
-    @model_validator(mode="after")
-    def _shares_fit(self) -> RandomBackgroundConfig:
-        if self.grey + self.fixed > 1.0:
-            raise ValueError(f"grey + fixed must not exceed 1, got {self.grey} + {self.fixed}")
-        return self
 
 
 BackgroundConfig = Annotated[FixedBackgroundConfig | RandomBackgroundConfig, Field(discriminator="kind")]

@@ -12,14 +12,18 @@ from torch import Tensor
 from typing_extensions import assert_never
 
 from studio.recipes.config import BackgroundConfig, FixedBackgroundConfig, RandomBackgroundConfig
+from studio.recipes.ramps import value_at
 
 
-def background_colors(config: BackgroundConfig, batch: int, rng: torch.Generator) -> Float[Tensor, "b 3"]:
+def background_colors(
+    config: BackgroundConfig, batch: int, progress: float, rng: torch.Generator
+) -> Float[Tensor, "b 3"]:
     """A colour in 0-1 for each picture, on the generator's device.
 
     Args:
         config: the recipe's policy.
         batch: how many pictures.
+        progress: 0 at the stage's first step, 1 after its last.
         rng: not touched where nothing is random.
     """
     match config:
@@ -30,7 +34,8 @@ def background_colors(config: BackgroundConfig, batch: int, rng: torch.Generator
             choice = torch.rand(batch, 1, generator=rng, device=rng.device)
             greys = colors[:, :1].expand(-1, 3)
             fixed = torch.tensor(config.color, device=rng.device).expand(batch, -1)
-            colors = torch.where(choice < config.fixed + config.grey, greys, colors)
-            return torch.where(choice < config.fixed, fixed, colors)
+            fixed_share = value_at(config.fixed, progress)
+            colors = torch.where(choice < fixed_share + value_at(config.grey, progress), greys, colors)
+            return torch.where(choice < fixed_share, fixed, colors)
         case _:
             assert_never(config)

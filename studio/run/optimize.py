@@ -124,7 +124,7 @@ def _step(recipe: Recipe, index: int, stage: BuiltStage, stage_step: int, state:
 
     cameras = draw_cameras(recipe, stage, step, progress, device)
     rng = generator(recipe.seed, "background", step)
-    background = background_colors(config.background, len(cameras), rng).to(device)
+    background = background_colors(config.background, len(cameras), progress, rng).to(device)
     clock.lap("cameras")
 
     splats = scene.at()

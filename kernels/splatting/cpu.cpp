@@ -144,6 +144,10 @@ void background_vjp(const StudioSplatBackward& arguments, int64_t camera) {
   const float* alpha = arguments.alpha + camera * size;
   for (int channel = 0; channel < 3; ++channel) {
     const float* v = arguments.v_rgb + (3 * camera + channel) * size;
+    if (arguments.v_rgb == nullptr) {
+      arguments.v_background[3 * camera + channel] = 0.0f;
+      continue;
+    }
     Float sum = 0.0f;
     double rest = 0.0;
     int64_t i = 0;
@@ -163,12 +167,15 @@ void splat_project(const StudioSplatProject& arguments) {
     throw std::runtime_error("width and height must be 1 to 65536");
   }
   Buffer<Camera<float>> cameras(scene.cameras);
+  Buffer<Footprint> footprints(scene.cameras * scene.splats);
   read_cameras(scene, cameras);
   with_sh_terms(scene.sh_terms, [&](auto terms) {
     parallel_for(scene.threads, (scene.splats + BATCH - 1) / BATCH,
-                 [&](int64_t batch, int) { project_batch<terms.value>(arguments, cameras, batch); });
+                 [&](int64_t batch, int) { project_batch<terms.value>(arguments, cameras, footprints, batch); });
   });
-  parallel_for(scene.threads, scene.cameras, [&](int64_t c, int) { order_by_depth(arguments, c); });
+  parallel_for(scene.threads, scene.cameras, [&](int64_t c, int) {
+    order_by_depth(arguments, footprints.data() + c * scene.splats, c);
+  });
   *arguments.workspace_bytes = Workspace(scene, arguments.counts, nullptr).bytes;
 }
 

@@ -7,14 +7,17 @@ STUDIO_NAMESPACE_BEGIN
 
 // The four images are eight planes.
 struct Planes {
-  const float* plane[PLANES];  // rgb, depth, normal, alpha: the order of the features, then alpha
+  const float* plane[PLANES];  // the features, then alpha; null where an image is
 
   HD Planes(const StudioSplatScene& scene, int64_t camera, const float* rgb, const float* alpha, const float* depth,
             const float* normal) {
     const int64_t size = int64_t(scene.width) * scene.height;
-    for (int i = 0; i < 3; ++i) plane[i] = rgb + (3 * camera + i) * size, plane[4 + i] = normal + (3 * camera + i) * size;
-    plane[3] = depth + camera * size;
-    plane[ALPHA_PLANE] = alpha + camera * size;
+    for (int i = 0; i < 3; ++i) {
+      plane[i] = rgb == nullptr ? nullptr : rgb + (3 * camera + i) * size;
+      plane[DEPTH + 1 + i] = normal == nullptr ? nullptr : normal + (3 * camera + i) * size;
+    }
+    plane[DEPTH] = depth == nullptr ? nullptr : depth + camera * size;
+    plane[ALPHA_PLANE] = alpha == nullptr ? nullptr : alpha + camera * size;
   }
 };
 
@@ -235,6 +238,8 @@ inline void draw_tile_vjp(const BackwardTask& task, int64_t camera, int64_t tile
     PixelGradient<Float>& state = states[block];
     state.light = place.inside(block), state.behind = 0.0f;
     for (int plane = 0; plane < PLANES; ++plane) {
+      state.v[plane] = 0.0f;
+      if (v_picture.plane[plane] == nullptr) continue;
       state.v[plane] = place.load(block, v_picture.plane[plane]);
       state.behind += state.v[plane] * place.load(block, picture.plane[plane]);
     }

@@ -1,6 +1,7 @@
 // The first and the last step on a CPU: Gaussians to records and gradients back, a Gaussian a lane.
 #pragma once
 
+#include "splatting/cpu_tiles.h"
 #include "splatting/splat.h"
 #include "splatting/splatting.h"
 #include "studio/buffer.h"
@@ -38,7 +39,8 @@ HD Splat<K, Float> load_splats(const StudioSplatScene& scene, const LaneIndex& a
 }
 
 template <int K>
-void project_batch(const StudioSplatProject& arguments, const Buffer<Camera<float>>& cameras, int64_t batch) {
+void project_batch(const StudioSplatProject& arguments, const Buffer<Camera<float>>& cameras,
+                   const Buffer<Footprint>& footprints, int64_t batch) {
   const StudioSplatScene& scene = arguments.scene;
   const int64_t end = batch * BATCH + BATCH < scene.splats ? batch * BATCH + BATCH : scene.splats;
   for (int64_t first = batch * BATCH; first < end; first += LANES) {
@@ -57,6 +59,14 @@ void project_batch(const StudioSplatProject& arguments, const Buffer<Camera<floa
                   radius[0]);
       float* rows[LANES];
       at.rows(arguments.records + RECORD * c * scene.splats, RECORD, rows), store_rows(record, rows, at.lanes);
+      for (int lane = 0; lane < at.lanes; ++lane) {
+        SplatRecord splat;
+        memcpy(&splat, rows[lane], sizeof splat);
+        const bool visible = splat.half_x >= 0.0f;
+        footprints[c * scene.splats + at.index[lane]] = {
+            visible ? splat.features[DEPTH] : -1.0f,
+            visible ? TileSpan::of(splat, scene.width, scene.height) : TileSpan{}};
+      }
       at.rows(arguments.radii_px + c * scene.splats, 1, rows), store_rows(radius, rows, at.lanes);
     }
   }

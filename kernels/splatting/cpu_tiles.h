@@ -19,6 +19,34 @@ inline constexpr int BLOCKS = TILE * TILE / LANES, BLOCKS_ACROSS = TILE / BLOCK_
 inline constexpr int CHUNK = 64;  // splats of a tile that are taken together: the bits of one word
 inline constexpr uint32_t NONE = 0xffffffffu;
 
+// The tiles that a visible splat's box touches, both ends included.
+struct TileSpan {
+  uint16_t x0, y0, x1, y1;
+
+  static HD TileSpan of(const SplatRecord& splat, int width, int height) {
+    const auto tile = [](float pixel) { return static_cast<uint16_t>(static_cast<int>(pixel) / TILE); };
+    return {tile(max(splat.mean_x - splat.half_x - 0.5f, 0.0f)), tile(max(splat.mean_y - splat.half_y - 0.5f, 0.0f)),
+            tile(min(splat.mean_x + splat.half_x - 0.5f, static_cast<float>(width - 1))),
+            tile(min(splat.mean_y + splat.half_y - 0.5f, static_cast<float>(height - 1)))};
+  }
+  HD int64_t size() const { return int64_t(x1 - x0 + 1) * (y1 - y0 + 1); }
+  // The ellipse then touches the same tiles as its box.
+  HD bool is_line() const { return x0 == x1 || y0 == y1; }
+};
+
+// What listing needs of a splat on one camera, apart from the much larger records.
+struct Footprint {
+  float depth;  // negative: not visible
+  TileSpan tiles;
+};
+
+// An entry of StudioSplatProject::order.
+struct OrderedSplat {
+  uint32_t splat;
+  TileSpan tiles;
+};
+static_assert(sizeof(OrderedSplat) == 12, "three int32");
+
 struct SlotRange {
   uint32_t begin, count;
 };
@@ -68,37 +96,23 @@ struct Workspace {
   }
 };
 
-// The tiles that a visible splat's box touches, both ends included.
-struct TileSpan {
-  int x0, y0, x1, y1;
-
-  HD TileSpan(const SplatRecord& splat, int width, int height) {
-    x0 = static_cast<int>(max(splat.mean_x - splat.half_x - 0.5f, 0.0f)) / TILE;
-    y0 = static_cast<int>(max(splat.mean_y - splat.half_y - 0.5f, 0.0f)) / TILE;
-    x1 = static_cast<int>(min(splat.mean_x + splat.half_x - 0.5f, static_cast<float>(width - 1))) / TILE;
-    y1 = static_cast<int>(min(splat.mean_y + splat.half_y - 0.5f, static_cast<float>(height - 1))) / TILE;
-  }
-  HD int64_t size() const { return int64_t(x1 - x0 + 1) * (y1 - y0 + 1); }
-};
-
 // Visible splats of one camera by depth, equal depths by index: radix sort on the bits that differ.
-inline void order_by_depth(const StudioSplatProject& arguments, int64_t camera) {
-  const StudioSplatScene& scene = arguments.scene;
-  const SplatRecord* records = reinterpret_cast<const SplatRecord*>(arguments.records) + camera * scene.splats;
+inline void order_by_depth(const StudioSplatProject& arguments, const Footprint* footprints, int64_t camera) {
+  const int64_t splats = arguments.scene.splats;
   struct Item {
     uint32_t key, splat;
   };
-  Buffer<Item> items(scene.splats), turned(scene.splats);
+  Buffer<Item> items(splats), turned(splats);
   int64_t count = 0, slots = 0;
   uint32_t least = NONE, most = 0;
-  for (int64_t i = 0; i < scene.splats; ++i) {
-    if (!(records[i].half_x >= 0.0f)) continue;
+  for (int64_t i = 0; i < splats; ++i) {
+    if (!(footprints[i].depth >= 0.0f)) continue;
     uint32_t key;
-    memcpy(&key, &records[i].features[3], 4);  // positive floats sort as their bits
+    memcpy(&key, &footprints[i].depth, 4);  // positive floats sort as their bits
     least = key < least ? key : least;
     most = key > most ? key : most;
     items[count++] = {key, static_cast<uint32_t>(i)};
-    slots += TileSpan(records[i], scene.width, scene.height).size();
+    slots += footprints[i].tiles.size();
   }
   constexpr int DIGIT = 11;
   Item *from = items.data(), *to = turned.data();
@@ -116,7 +130,8 @@ inline void order_by_depth(const StudioSplatProject& arguments, int64_t camera) 
     Item* const swapped = from;
     from = to, to = swapped;
   }
-  for (int64_t i = 0; i < count; ++i) arguments.order[camera * scene.splats + i] = static_cast<int32_t>(from[i].splat);
+  OrderedSplat* order = reinterpret_cast<OrderedSplat*>(arguments.order) + camera * splats;
+  for (int64_t i = 0; i < count; ++i) order[i] = {from[i].splat, footprints[from[i].splat].tiles};
   arguments.counts[2 * camera] = count;
   arguments.counts[2 * camera + 1] = slots;
 }
@@ -125,7 +140,7 @@ inline void order_by_depth(const StudioSplatProject& arguments, int64_t camera) 
 inline void list_tiles(const StudioSplatDraw& arguments, const Workspace& work, int64_t camera) {
   const StudioSplatScene& scene = arguments.scene;
   const SplatRecord* records = reinterpret_cast<const SplatRecord*>(arguments.records) + camera * scene.splats;
-  const int32_t* order = arguments.order + camera * scene.splats;
+  const OrderedSplat* order = reinterpret_cast<const OrderedSplat*>(arguments.order) + camera * scene.splats;
   SlotRange* splat_slots = work.splat_slots + camera * scene.splats;
   int32_t* tile_count = work.tile_count + camera * work.tiles;
   int64_t* tile_begin = work.tile_begin + camera * work.tiles;
@@ -141,39 +156,39 @@ inline void list_tiles(const StudioSplatDraw& arguments, const Workspace& work, 
   const Float tile_left = Float::load(lane_left), tile_top = Float::load(lane_top);
 
   int64_t slot = work.camera_begin[camera];
-  const auto add = [&](int32_t splat, int64_t tile) {
-    work.slot_splat[slot] = static_cast<uint32_t>(splat);
+  const auto add = [&](uint32_t splat, int64_t tile) {
+    work.slot_splat[slot] = splat;
     work.slot_tile[slot] = static_cast<uint32_t>(tile);
     ++tile_count[tile];
     ++slot;
   };
   const int64_t count = arguments.counts[2 * camera];
   for (int64_t i = 0; i < count; ++i) {
-    constexpr int AHEAD = 8;
-    if (i + AHEAD < count) __builtin_prefetch(&records[order[i + AHEAD]]);
-    const SplatRecord& splat = records[order[i]];
-    const TileSpan span(splat, scene.width, scene.height);
+    constexpr int AHEAD = 16;
+    if (i + AHEAD < count && !order[i + AHEAD].tiles.is_line()) __builtin_prefetch(&records[order[i + AHEAD].splat]);
+    const uint32_t splat = order[i].splat;
+    const TileSpan span = order[i].tiles;
     const int64_t first = slot;
-    if (span.x0 == span.x1 || span.y0 == span.y1) {  // the box and the ellipse touch the same tiles
+    if (span.is_line()) {
       for (int y = span.y0; y <= span.y1; ++y) {
-        for (int x = span.x0; x <= span.x1; ++x) add(order[i], y * work.tiles_x + x);
+        for (int x = span.x0; x <= span.x1; ++x) add(splat, y * work.tiles_x + x);
       }
     } else {
       for (int y = span.y0; y <= span.y1; y += BLOCK_HEIGHT) {
         const Float top = tile_top + static_cast<float>(y * TILE);
         for (int x = span.x0; x <= span.x1; x += BLOCK_WIDTH) {
           const Float left = tile_left + static_cast<float>(x * TILE);
-          const Mask hit = reaches(splat, left, top, left + (TILE - 1.0f), top + (TILE - 1.0f)) &
+          const Mask hit = reaches(records[splat], left, top, left + (TILE - 1.0f), top + (TILE - 1.0f)) &
                            (left < Float(static_cast<float>((span.x1 + 1) * TILE))) &
                            (top < Float(static_cast<float>((span.y1 + 1) * TILE)));
           for (uint32_t bits = hit.bits(); bits != 0; bits &= bits - 1) {
             const int lane = __builtin_ctz(bits);
-            add(order[i], (y + lane / BLOCK_WIDTH) * work.tiles_x + x + lane % BLOCK_WIDTH);
+            add(splat, (y + lane / BLOCK_WIDTH) * work.tiles_x + x + lane % BLOCK_WIDTH);
           }
         }
       }
     }
-    splat_slots[order[i]] = {static_cast<uint32_t>(first), static_cast<uint32_t>(slot - first)};
+    splat_slots[splat] = {static_cast<uint32_t>(first), static_cast<uint32_t>(slot - first)};
   }
 
   const int64_t begin = work.camera_begin[camera], end = slot;

@@ -216,14 +216,15 @@ __device__ void load_record(const float* records, uint32_t index, SplatRecord& t
   for (int q = 0; q < RECORD / 4; ++q) reinterpret_cast<float4*>(&to)[q] = from[q];
 }
 
-// Where a plane of the four images lies: rgb, depth, normal, alpha.
+// Where a plane of the four images lies: the features, then alpha; null where its image is.
 template <class Pointer>
 __device__ Pointer plane_of(int plane, int64_t camera, int64_t size, Pointer rgb, Pointer alpha, Pointer depth,
                             Pointer normal) {
-  if (plane < 3) return rgb + (3 * camera + plane) * size;
-  if (plane == 3) return depth + camera * size;
-  if (plane < ALPHA_PLANE) return normal + (3 * camera + plane - 4) * size;
-  return alpha + camera * size;
+  const auto at = [](Pointer image, int64_t offset) { return image == nullptr ? nullptr : image + offset; };
+  if (plane < DEPTH) return at(rgb, (3 * camera + plane) * size);
+  if (plane == DEPTH) return at(depth, camera * size);
+  if (plane < ALPHA_PLANE) return at(normal, (3 * camera + plane - DEPTH - 1) * size);
+  return at(alpha, camera * size);
 }
 
 __global__ void __launch_bounds__(TILE_THREADS) draw_tiles(StudioSplatDraw arguments, Workspace work) {
@@ -273,6 +274,7 @@ __global__ void __launch_bounds__(TILE_THREADS)
         plane_of(plane, at.camera, size, arguments.rgb, arguments.alpha, arguments.depth, arguments.normal);
     const float* v =
         plane_of(plane, at.camera, size, arguments.v_rgb, arguments.v_alpha, arguments.v_depth, arguments.v_normal);
+    if (v == nullptr) continue;
     pixel.v[plane] = v[at.pixel];
     pixel.behind += v[at.pixel] * picture[at.pixel];
   }
@@ -346,10 +348,10 @@ struct SplatVjp {
 __global__ void __launch_bounds__(THREADS) background_vjp(StudioSplatBackward arguments) {
   __shared__ float sums[THREADS / 32];
   const int64_t size = int64_t(arguments.scene.width) * arguments.scene.height;
-  const float* v = arguments.v_rgb + blockIdx.x * size;
+  const float* v = arguments.v_rgb == nullptr ? nullptr : arguments.v_rgb + blockIdx.x * size;
   const float* alpha = arguments.alpha + blockIdx.x / 3 * size;
   float sum = 0.0f;
-  for (int64_t i = threadIdx.x; i < size; i += THREADS) sum += v[i] * (1.0f - alpha[i]);
+  for (int64_t i = threadIdx.x; i < size && arguments.v_rgb != nullptr; i += THREADS) sum += v[i] * (1.0f - alpha[i]);
   sum = warp_sum(sum);
   if (threadIdx.x % 32 == 0) sums[threadIdx.x / 32] = sum;
   __syncthreads();

@@ -34,7 +34,7 @@ typedef struct StudioSplatProject {
   StudioSplatScene scene;
   float* records;            // out [cameras splats 16]
   float* radii_px;           // out [cameras splats]
-  int32_t* order;            // out [cameras splats]: visible splats by depth, the first counts[2 c] of each row
+  int32_t* order;            // out [cameras splats 3], for draw: visible splats by depth, and their tiles
   int64_t* counts;           // out [cameras 2]: visible splats, and at most how many (tile, splat) pairs they make
   int64_t* workspace_bytes;  // out [1]
 } StudioSplatProject;
@@ -57,7 +57,7 @@ typedef struct StudioSplatBackward {
   const int64_t* counts;
   const uint8_t* workspace;
   const float *rgb, *alpha, *depth, *normal;          // what draw made
-  const float *v_rgb, *v_alpha, *v_depth, *v_normal;  // the loss's gradient on it
+  const float *v_rgb, *v_alpha, *v_depth, *v_normal;  // the loss's gradient on it; NULL is zero
   float *v_means, *v_quats_wxyz, *v_scales, *v_opacities, *v_sh, *v_background;  // out, of the inputs' shapes
   float* v_means2d_probe;                                                        // out, or NULL
 } StudioSplatBackward;

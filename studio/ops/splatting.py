@@ -204,7 +204,7 @@ def _draw(
     cameras, splats = scene.cameras, scene.splats
     records = means.new_empty(cameras, splats, 16)
     radii_px = means.new_empty(cameras, splats)
-    order = means.new_empty(cameras, splats, dtype=torch.int32)
+    order = means.new_empty(cameras, splats, 3, dtype=torch.int32)
     counts = torch.empty(cameras, 2, dtype=torch.int64)
     workspace_bytes = ctypes.c_int64()
     native.call(
@@ -256,7 +256,8 @@ def _(
 @torch.library.custom_op(
     "studio::splat_backward",
     mutates_args=(),
-    schema=f"({_INPUTS}, Tensor[] saved, Tensor[] gradients) -> ({_SEVEN})",
+    schema=f"({_INPUTS}, Tensor[] saved, Tensor? v_rgb, Tensor? v_alpha, "
+    f"Tensor? v_depth, Tensor? v_normal) -> ({_SEVEN})",
 )
 def _draw_backward(
     means: Tensor,
@@ -272,20 +273,23 @@ def _draw_backward(
     height: int,
     antialias: bool,
     saved: list[Tensor],
-    gradients: list[Tensor],
+    v_rgb: Tensor | None,
+    v_alpha: Tensor | None,
+    v_depth: Tensor | None,
+    v_normal: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients on means, quats, scales, opacities, sh, background and probe (empty without one).
 
     Args:
         saved: rgb, alpha, depth, normal, records, counts, workspace.
-        gradients: on rgb, alpha, depth and normal.
+        v_rgb, v_alpha, v_depth, v_normal: the loss's gradient on the images; None is zero.
     """
     scene, kept = _scene(
         means, quats_wxyz, scales, opacities, sh, world_to_camera, intrinsics, background,
         means2d_probe, width, height, antialias,
     )  # fmt: skip
     rgb, alpha, depth, normal, records, counts, workspace = saved
-    incoming = [gradient.contiguous() for gradient in gradients]
+    incoming = [None if v is None else v.contiguous() for v in (v_rgb, v_alpha, v_depth, v_normal)]
     results = (
         torch.empty_like(means, memory_format=torch.contiguous_format),
         torch.empty_like(quats_wxyz, memory_format=torch.contiguous_format),
@@ -323,7 +327,10 @@ def _(
     height: int,
     antialias: bool,
     saved: list[Tensor],
-    gradients: list[Tensor],
+    v_rgb: Tensor | None,
+    v_alpha: Tensor | None,
+    v_depth: Tensor | None,
+    v_normal: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     inputs = (means, quats_wxyz, scales, opacities, sh, background)
     made = [torch.empty_like(tensor, memory_format=torch.contiguous_format) for tensor in inputs]
@@ -334,16 +341,22 @@ def _(
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     *tensors, ctx.width, ctx.height, ctx.antialias = inputs
     rgb, alpha, depth, normal, radii_px, records, counts, workspace = output
+    ctx.set_materialize_grads(False)  # filling zeros would wake torch's threads, to spin beside ours
     ctx.mark_non_differentiable(radii_px, records, counts, workspace)
     ctx.save_for_backward(*tensors, rgb, alpha, depth, normal, records, counts, workspace)
 
 
 def _backward(
-    ctx: Any, v_rgb: Tensor, v_alpha: Tensor, v_depth: Tensor, v_normal: Tensor, *_: Tensor | None
+    ctx: Any,
+    v_rgb: Tensor | None,
+    v_alpha: Tensor | None,
+    v_depth: Tensor | None,
+    v_normal: Tensor | None,
+    *_: Tensor | None,
 ) -> tuple[Tensor | None, ...]:
     inputs, saved = ctx.saved_tensors[:9], ctx.saved_tensors[9:]
     v = _draw_backward(
-        *inputs, ctx.width, ctx.height, ctx.antialias, list(saved), [v_rgb, v_alpha, v_depth, v_normal]
+        *inputs, ctx.width, ctx.height, ctx.antialias, list(saved), v_rgb, v_alpha, v_depth, v_normal
     )
     means, quats, scales, opacities, sh, background, probe = v
     v_probe = None if inputs[8] is None else probe

@@ -35,7 +35,7 @@ struct Scene {
   std::vector<float> run(int threads) const {
     const int64_t pixels = int64_t(cameras) * width * height;
     std::vector<float> records(16 * cameras * splats), radii(cameras * splats), images(8 * pixels);
-    std::vector<int32_t> order(cameras * splats);
+    std::vector<int32_t> order(3 * cameras * splats);
     std::vector<int64_t> counts(2 * cameras);
     int64_t bytes = 0;
     const StudioSplatScene scene{cameras, splats, terms, width, height, 1, threads, 0, nullptr, means.data(),
@@ -102,11 +102,11 @@ int main() {
 
   Scene bad(1, 1, 3, 8, 8);
   float record[16], radius;
-  int32_t order;
+  int32_t order[3];
   int64_t counts[2], bytes;
   StudioSplatScene scene{1, 1, 3, 8, 8, 1, 1, 0, nullptr, bad.means.data(), bad.quats.data(), bad.scales.data(),
                          bad.opacities.data(), bad.sh.data(), bad.world_to_camera.data(), bad.intrinsics.data(),
                          bad.background.data(), nullptr};
-  const StudioSplatProject project{scene, record, &radius, &order, counts, &bytes};
+  const StudioSplatProject project{scene, record, &radius, order, counts, &bytes};
   CHECK(studio_splat_project(&project) == 1 && std::strstr(studio_last_error(), "1, 4, 9 or 16") != nullptr);
 }

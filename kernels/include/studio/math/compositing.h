@@ -43,7 +43,8 @@ HD auto reaches(const SplatRecord& splat, T left, T top, T right, T bottom) {
   return min(along_x, along_y) <= T(splat.log2_opacity - LOG2_MIN_ALPHA);
 }
 
-inline constexpr int FEATURES = 7, PLANES = 8, ALPHA_PLANE = 7;  // a picture's planes: the features, then alpha
+inline constexpr int FEATURES = 7, DEPTH = 3;          // rgb, depth, normal
+inline constexpr int PLANES = 8, ALPHA_PLANE = 7;      // of a picture: the features, then alpha
 
 // What one splat does to a pixel through which `light` still passes. A pixel is closed, for good, by the first
 // splat that would leave it less than MIN_TRANSMITTANCE, and that splat is not drawn: light becomes 0.

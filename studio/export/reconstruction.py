@@ -12,6 +12,7 @@ from torch import Tensor
 from studio.cameras import fibonacci_sphere
 from studio.errors import StudioError
 from studio.evaluate.metrics import psnr, silhouette_iou
+from studio.export.manifold import manifold
 from studio.export.surface import (
     OccupancyGrid,
     depth_moments,
@@ -32,7 +33,7 @@ _PICTURE_SIZE = 320
 _GRID_RESOLUTION = 144
 _FUSED_VIEWS, _BAKED_VIEWS, _LEVEL_VIEWS, _HELD_OUT_VIEWS = 64, 32, 8, 16
 _FUSED_ELEVATIONS_DEG, _JUDGED_ELEVATIONS_DEG = (-30.0, 75.0), (-20.0, 60.0)
-_LEVELS = (0.06, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5)
+_LEVELS = (0.08, 0.12, 0.16, 0.2, 0.23, 0.26, 0.3, 0.36, 0.44)
 _SMOOTHING_ITERATIONS = 10
 _DEBRIS_SHARE = 0.03
 # Assets fit the ball of radius 0.5 and the cameras see little more.
@@ -83,8 +84,11 @@ def textured_mesh(
         moments = [depth_moments(splats, renderer, cameras[[i]].to(device)) for i in range(len(cameras))]
     progress("surface")
     grid = occupancy_grid(moments, cameras, *_box(splats), _GRID_RESOLUTION)
-    surface, level = _best_surface(grid, splats, renderer)
+    debris = _DEBRIS_SHARE * grid.voxel * torch.tensor(grid.values.shape).float().norm().item()
+    surface, level = _best_surface(grid, debris, splats, renderer)
     surface = simplified(smoothed(surface, _SMOOTHING_ITERATIONS), most_faces)
+    # Edge collapse pinches slivers off.
+    surface = without_debris(manifold(surface), debris)
 
     progress("texture")
     seen_by = cameras[list(range(0, _FUSED_VIEWS, _FUSED_VIEWS // _BAKED_VIEWS))]
@@ -118,15 +122,16 @@ def _box(splats: Splats) -> tuple[Float[Tensor, "3"], Float[Tensor, "3"]]:
     return lowest.clamp_min(-_WORLD_LIMIT).cpu(), highest.clamp_max(_WORLD_LIMIT).cpu()
 
 
-def _best_surface(grid: OccupancyGrid, splats: Splats, renderer: Renderer[Splats]) -> tuple[Mesh, float]:
+def _best_surface(
+    grid: OccupancyGrid, debris: float, splats: Splats, renderer: Renderer[Splats]
+) -> tuple[Mesh, float]:
     """The surface at the level whose silhouettes are most like the splats', and that level."""
     judged = fibonacci_sphere(_LEVEL_VIEWS, _PICTURE_SIZE, _PICTURE_SIZE, _JUDGED_ELEVATIONS_DEG, offset=0.25)
     scene = pictures(renderer, splats, judged, brightness=0.0, device=splats.means.device)
     draw = MeshRenderer(supersample=1)
-    size = grid.voxel * torch.tensor(grid.values.shape).float().norm().item()
     best, best_iou, best_level = None, 0.0, 0.0
     for level in _LEVELS:
-        surface = without_debris(isosurface(grid, level), _DEBRIS_SHARE * size)
+        surface = without_debris(isosurface(grid, level), debris)
         if len(surface.faces) == 0:
             continue
         copy = pictures(draw, surface, judged, brightness=0.0)

@@ -25,11 +25,13 @@ from torch import Tensor
 from studio.export.splat import SH_DEGREE_0
 from studio.export.views import project
 from studio.interfaces import Renderer
+from studio.ops.splatting_reference import quats_to_rotations
 from studio.types import Cameras, Mesh, Splats
 
-# Over how many voxels before and behind a layer the occupancy rises. Within it the choice of the level makes
-# up for the pictures' blur of about a pixel.
-_SOFTNESS_VOXELS = 3.0
+# How far before and behind a layer the occupancy rises, in voxels and in spreads of the pictures' depths,
+# whichever is more. Pictures are blurred across just as depths are along, so outlines lie outside the layers;
+# within this range the choice of the level brings both together.
+_SOFTNESS_VOXELS, _SOFTNESS_SPREADS = 5.0, 2.5
 # How many views may see past a point that still counts as hidden: 0 follows every flaw of every view.
 _OUTVOTED = 2
 
@@ -64,14 +66,29 @@ class DepthMoments:
 
 
 def depth_moments(splats: Splats, renderer: Renderer[Splats], camera: Cameras) -> DepthMoments:
-    """One picture of the splats painted with their depth's first three powers."""
-    view = camera.world_to_camera[0]
-    depth = splats.means @ view[2, :3] + view[2, 3]
+    """One picture of the splats painted with the first three moments of their depths."""
+    axis, offset = camera.world_to_camera[0, 2, :3], camera.world_to_camera[0, 2, 3]
+    depth = splats.means @ axis + offset
+    # Each splat's own standard deviation along the view: fog begins to hide before its splats' centres.
+    rotations = quats_to_rotations(splats.quats_wxyz)
+    spread = ((axis @ rotations) * splats.scales).norm(dim=-1)
     nearest, farthest = depth.min().item() - 1e-3, depth.max().item() + 1e-3
-    u = (depth - nearest) / (farthest - nearest)
-    paint = (torch.stack([u, u**2, u**3], dim=-1) - 0.5) / SH_DEGREE_0
+    u, sigma = (depth - nearest) / (farthest - nearest), spread / (farthest - nearest)
+    powers = torch.stack([u, u**2 + sigma**2, u**3 + 3 * u * sigma**2], dim=-1)
+    paint = (powers - 0.5) / SH_DEGREE_0
     output = renderer(replace(splats, sh=paint[:, None]), camera, splats.means.new_zeros(1, 3))
     return DepthMoments(torch.cat([output.alpha[0], output.rgb[0]]), nearest, farthest)
+
+
+def typical_spread(views: Sequence[DepthMoments]) -> float:
+    """Median over covered pixels of their depths' standard deviation, in world units; 0 if none is."""
+    spreads = []
+    for view in views:
+        alpha, first, second, _ = view.coverage[:, view.coverage[0] > 0.5]
+        variance = second / alpha - (first / alpha) ** 2
+        spreads.append((view.farthest - view.nearest) * variance.clamp_min(0).sqrt())
+    covered = torch.cat(spreads)
+    return covered.median().item() if len(covered) else 0.0
 
 
 def occupancy_grid(
@@ -92,7 +109,7 @@ def occupancy_grid(
     extent = (highest - lowest).clamp_min(1e-3)
     # Flat boxes would get voxels finer than a pixel without the second bound.
     voxel = max(float(extent.double().prod() ** (1 / 3)) / resolution, float(extent.max()) / (2 * resolution))
-    softness = _SOFTNESS_VOXELS * voxel
+    softness = max(_SOFTNESS_VOXELS * voxel, _SOFTNESS_SPREADS * typical_spread(views))
     # Every other voxel first: only where those are undecided are the others worth asking.
     half_counts = [int(n) // 2 + 5 for n in (extent / voxel).ceil()]
     counts = [2 * n - 1 for n in half_counts]

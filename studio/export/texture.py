@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from studio.errors import StudioError
 from studio.export.corners import smooth_normals
 from studio.export.views import project
 from studio.interfaces import Renderer
@@ -152,6 +153,9 @@ def baked(
         renderer: draws plain colours, one sample a pixel.
         texture_size: texels along each side.
         tolerance: how far from the drawn depth a texel may lie and still count as seen, in world units.
+
+    Raises:
+        StudioError: no view sees any of the mesh.
     """
     texels = texels_of(mesh, renderer, texture_size)
     colors = pictures.rgb / pictures.alpha.clamp_min(1e-3)
@@ -163,7 +167,10 @@ def baked(
         weight.index_add_(0, seen.texel, seen.weight)
     mean = (total / weight.clamp_min(1e-6)[:, None]).clamp(0, 1)
     if not (weight > 0).any():
-        raise ValueError("no view sees the mesh")
+        raise StudioError(
+            "found no colours for the mesh: no view sees its surface where the scene is opaque. "
+            "Try more steps, or export the splats themselves as .ply."
+        )
     return _painted(mesh, texels, _from_nearest(texels.positions, mean, weight > 0), texture_size)
 
 

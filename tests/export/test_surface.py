@@ -18,6 +18,7 @@ from studio.export.surface import (
     simplified,
     smoothed,
     two_layers,
+    typical_spread,
     without_debris,
 )
 from studio.renderers.splatting import SplatRenderer
@@ -72,12 +73,12 @@ def test_one_layer_is_its_mean() -> None:
 
 
 def test_moments_of_two_splats_give_their_depths() -> None:
-    """A half transparent splat in front of an opaque one: both depths come back from one picture."""
+    """A half transparent disc in front of an opaque one: both depths come back from one picture."""
     camera = orbit(torch.zeros(1), torch.zeros(1), 33, 33)
     splats = Splats(
         means=torch.tensor([[0.0, 0.0, 0.3], [0.0, 0.0, -0.4]]),
         quats_wxyz=torch.tensor([[1.0, 0.0, 0.0, 0.0]]).repeat(2, 1),
-        scales=torch.full((2, 3), 0.2),
+        scales=torch.tensor([0.2, 0.2, 1e-4]).repeat(2, 1),
         opacities=torch.tensor([0.5, 0.99]),
         sh=torch.zeros(2, 1, 3),
     )
@@ -87,6 +88,31 @@ def test_moments_of_two_splats_give_their_depths() -> None:
     assert near_z.item() == pytest.approx(2 - 0.3, abs=1e-3)
     assert far_z.item() == pytest.approx(2 + 0.4, abs=1e-3)
     assert share.item() == pytest.approx(0.5 / (0.5 + 0.5 * 0.99), abs=1e-3)
+
+
+def test_moments_of_a_thick_splat_hold_its_spread() -> None:
+    """A Gaussian's two nodes lie one standard deviation along the view before and behind its mean."""
+    camera = orbit(torch.tensor([90.0]), torch.zeros(1), 33, 33)
+    splats = Splats(
+        means=torch.zeros(1, 3),
+        # A quarter turn about z takes the first axis to y, the second to -x, along this view.
+        quats_wxyz=torch.tensor([[0.5**0.5, 0.0, 0.0, 0.5**0.5]]),
+        scales=torch.tensor([[0.3, 0.07, 0.2]]),
+        opacities=torch.tensor([0.9]),
+        sh=torch.zeros(1, 1, 3),
+    )
+    # A second splat that is not to be seen gives the depths a range.
+    hidden = Splats(*(torch.cat([field, field]) for field in vars(splats).values()))
+    hidden.means[1, 0] = -0.5
+    hidden.opacities[1] = 0.0
+    view = depth_moments(hidden, SplatRenderer(), camera)
+    assert view.farthest - view.nearest == pytest.approx(0.5, abs=0.01)
+    near, far, share = two_layers(view.coverage[:, 16, 16, None].double())
+    near_z, far_z = (view.nearest + layer * (view.farthest - view.nearest) for layer in (near, far))
+    assert near_z.item() == pytest.approx(2 - 0.07, abs=2e-3)
+    assert far_z.item() == pytest.approx(2 + 0.07, abs=2e-3)
+    assert share.item() == pytest.approx(0.5, abs=0.01)
+    assert typical_spread([view]) == pytest.approx(0.07, abs=1e-3)
 
 
 def test_a_ball_is_found_where_it_is() -> None:

@@ -7,11 +7,12 @@ import torch
 import trimesh
 
 from studio.cameras import fibonacci_sphere
+from studio.errors import StudioError
 from studio.export.texture import baked, texels_of, unwrapped
 from studio.export.views import pictures, project
 from studio.ops.surfaces import Light
 from studio.renderers.raster import MeshRenderer
-from studio.types import Mesh
+from studio.types import Mesh, RenderOutput
 
 DRAW = MeshRenderer(supersample=1, light=Light())
 
@@ -81,6 +82,14 @@ def test_what_no_view_sees_takes_the_nearest_colour() -> None:
     lowest_seen = 0.5 - 0.4 * math.sin(math.radians(60.0))
     assert len(underside) > 50
     assert underside.min() > lowest_seen - 0.02 and underside.max() < 0.4
+
+
+def test_a_mesh_that_no_picture_shows_is_refused() -> None:
+    mesh = unwrapped(ball(), 64)
+    cameras = fibonacci_sphere(2, 40, 40)
+    nothing = RenderOutput(rgb=torch.zeros(2, 3, 40, 40), alpha=torch.zeros(2, 1, 40, 40))
+    with pytest.raises(StudioError, match=r"no colours for the mesh.*as \.ply"):
+        baked(mesh, nothing, cameras, DRAW, 64, tolerance=0.01)
 
 
 def test_projection_agrees_with_the_camera() -> None:

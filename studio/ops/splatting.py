@@ -211,7 +211,8 @@ def _draw(
         "studio_splat_project",
         _Project(scene, *_pointers(records, radii_px, order, counts), ctypes.addressof(workspace_bytes)),
     )
-    workspace = means.new_empty(workspace_bytes.value, dtype=torch.uint8)
+    # Zeros, since an operator's outputs must be the same each time, the gaps between the tables included.
+    workspace = means.new_zeros(workspace_bytes.value, dtype=torch.uint8)
     rgb = means.new_empty(cameras, 3, height, width)
     alpha = means.new_empty(cameras, 1, height, width)
     depth = means.new_empty(cameras, 1, height, width)

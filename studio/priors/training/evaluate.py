@@ -33,8 +33,8 @@ class EvaluateConfig:
     """
 
     pairs: int = 200
-    steps: int = 25
-    guidance_scale: float = 2.0
+    steps: int = 20
+    guidance_scale: float = 2.5
     batch: int = 20
     seed: int = 0
 

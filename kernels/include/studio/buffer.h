@@ -14,9 +14,9 @@ template <class T>
 class Buffer {
  public:
   explicit Buffer(int64_t count) {
-    const uint64_t bytes = (static_cast<uint64_t>(count) * sizeof(T) + 63) / 64 * 64;
-    data_ = bytes == 0 ? nullptr : static_cast<T*>(aligned_alloc(64, bytes));
-    if (bytes != 0 && data_ == nullptr) throw std::bad_alloc();
+    const uint64_t bytes = (static_cast<uint64_t>(count) * sizeof(T) + 64) / 64 * 64;  // never 0
+    data_ = static_cast<T*>(aligned_alloc(64, bytes));
+    if (data_ == nullptr) throw std::bad_alloc();
   }
   ~Buffer() { free(data_); }
   Buffer(const Buffer&) = delete;

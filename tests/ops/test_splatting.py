@@ -342,7 +342,8 @@ def test_operator_keeps_the_rules_of_torch() -> None:
         *(scene.width, scene.height, True),
     )
     before = torch.are_deterministic_algorithms_enabled()
-    torch.use_deterministic_algorithms(True)  # also fills what is left empty of the workspace, which is compared
+    # Also fills what is left empty of the workspace, which is compared.
+    torch.use_deterministic_algorithms(True)
     try:
         torch.library.opcheck(splatting._draw, arguments)
     finally:

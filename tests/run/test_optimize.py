@@ -72,7 +72,7 @@ def test_guidance_is_asked_once_a_step_with_the_stages_progress(models: Path) ->
     assert guidance.progress == pytest.approx([0.0, 0.2, 0.4, 0.6, 0.8, 0.0, 0.5])
     assert len(set(guidance.first_draws)) == 7
     assert reports[0].total_steps == 7
-    assert set(reports[2].losses) == {"counted", "entropy"}
+    assert set(reports[0].losses) == {"counted", "opacity", "scale"}
     assert reports[4].statistics["counted_target"] == 0.0
     assert "burnt" in reports[4].statistics and "burnt" not in reports[3].statistics
     assert sum(reports[0].seconds.values()) > 0

@@ -21,6 +21,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from studio.errors import StudioError
 from studio.priors.latent import CAMERA_FEATURES, PixelUnshuffle
 from studio.schedule import NoiseSchedule, Prediction
 
@@ -116,7 +117,6 @@ class TextToImageModel(nn.Module):
             resnet_time_scale_shift="scale_shift",
             time_embedding_dim=4 * 128,
         )
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def tokenize(self, captions: Sequence[str]) -> Int[Tensor, "b l"]:
         """Word indices, padded to one length."""
@@ -199,6 +199,36 @@ def save_model(
         "unet": ["diffusers", "UNet2DConditionModel"],
     }
     (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
+
+
+def load_weights(model: TextToImageModel, folder: Path) -> None:
+    """Take over the weights that `save_model` wrote. A word's embedding follows the word; words of ``model``
+    that the folder does not know keep what they have.
+
+    Raises:
+        StudioError: when the folder holds no such model, or one of another shape.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        unet = load_file(folder / "unet" / "diffusion_pytorch_model.safetensors")
+        text_encoder = load_file(folder / "text_encoder" / "model.safetensors")
+        known = json.loads((folder / "tokenizer" / "tokenizer.json").read_text())["model"]["vocab"]
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        raise StudioError(f"{folder} is not a trained model to start from ({error}).") from error
+    vocabulary = model.tokenizer.get_vocab()
+    embeddings = model.text_encoder.get_input_embeddings().weight.detach().clone()
+    name = next(name for name in text_encoder if name.endswith("token_embedding.weight"))
+    try:
+        for word in vocabulary.keys() & known.keys():
+            embeddings[vocabulary[word]] = text_encoder[name][known[word]]
+        model.text_encoder.load_state_dict(text_encoder | {name: embeddings})
+        model.unet.load_state_dict(unet)
+    except (RuntimeError, IndexError) as error:
+        raise StudioError(
+            f"The model in {folder} is of another shape: {str(error).splitlines()[-1].strip()}"
+        ) from error
 
 
 def _saved_copy(module: Any, dtype: torch.dtype) -> Any:

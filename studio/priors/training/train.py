@@ -23,7 +23,7 @@ from studio.errors import StudioError
 from studio.priors.latent import ClipTextEmbedder, LatentPrior, camera_features
 from studio.priors.training.data import Batch, TrainingViews, draw_batch, load_views
 from studio.priors.training.evaluate import DdimSampler, sample_sheet, save_png
-from studio.priors.training.model import PREDICTION, ModelConfig, TextToImageModel, save_model
+from studio.priors.training.model import PREDICTION, ModelConfig, TextToImageModel, load_weights, save_model
 from studio.randomness import generator
 
 CHECKPOINT = "checkpoint.safetensors"
@@ -38,6 +38,8 @@ class TrainConfig:
         folder: where the checkpoint, the model and the sample sheets go; training goes on from a checkpoint
             found there.
         model: the shape of the network; fixed once training has begun.
+        start: a folder of a trained model of this shape whose weights a new training starts from, such as
+            ``assets/prior/small``; words that it does not know start afresh.
         total_images: images to see in all.
         batch: images a step.
         learning_rate: of Adam, after the warm-up and until the decay.
@@ -56,6 +58,7 @@ class TrainConfig:
     views: Path
     folder: Path
     model: ModelConfig = field(default_factory=ModelConfig)
+    start: Path | None = None
     total_images: int = 150_000
     batch: int = 16
     learning_rate: float = 8e-4
@@ -108,7 +111,8 @@ def train(config: TrainConfig) -> Iterator[TrainReport]:
         torch.set_num_threads(config.threads)
     views = load_views(config.views)
     trainer = Trainer(config, views)
-    trainer.resume()
+    if not trainer.resume() and config.start is not None:
+        trainer.start_from(config.start)
     started, first, saved = time.monotonic(), trainer.step, time.monotonic()
     try:
         while trainer.step < config.total_steps:
@@ -138,6 +142,8 @@ class Trainer:
 
     def __init__(self, config: TrainConfig, views: TrainingViews) -> None:
         self.config, self.views, self.step = config, views, 0
+        from diffusers.models.attention_processor import AttnProcessor
+
         # The weights' first values come from the seed, whatever was drawn before.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
@@ -146,11 +152,23 @@ class Trainer:
         self.model.to(config.device)
         self.average.to(config.device).requires_grad_(False)
         self.average.load_state_dict(self.model.state_dict())
+        if torch.device(config.device).type == "cpu":
+            # On a CPU the backward of torch's fused attention is slower than two matrix products.
+            self.model.unet.set_attn_processor(AttnProcessor())
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(), lr=0.0, betas=(0.9, 0.99), weight_decay=config.weight_decay, fused=True
         )
         self.schedule = config.model.schedule
         self.half = config.half and _half_is_faster(torch.device(config.device))
+
+    def start_from(self, folder: Path) -> None:
+        """Take the weights of a trained model.
+
+        Raises:
+            StudioError: when the folder holds none, or one of another shape.
+        """
+        load_weights(self.model, folder)
+        self.average.load_state_dict(self.model.state_dict())
 
     def advance(self) -> float:
         """One step; the loss before it."""
@@ -173,7 +191,7 @@ class Trainer:
 
     def _loss(self, batch: Batch, rng: torch.Generator) -> Float[Tensor, ""]:
         device, schedule, size = self.config.device, self.schedule, len(batch.captions)
-        x = self.config.model.codec.encode(batch.rgb).contiguous(memory_format=torch.channels_last)
+        x = self.config.model.codec.encode(batch.rgb)
         noise = torch.randn(x.shape, generator=rng)
         # One level in each of as many equal intervals as there are images: less variance than free draws.
         levels = (torch.arange(size) + torch.rand(size, generator=rng)) / size

@@ -1,13 +1,14 @@
 """Judges finished runs against the exact prior's known truth.
 
 * ``targets``  eight objects, each named alone by its prompt: splats and exported mesh against the truth
-* ``prompts``  thirty prompts: is the nearest catalogue object one that the prompt names?
+* ``prompts``  is the nearest catalogue object one that the prompt names? Any prior can be judged by this
 * ``janus``    how often a back looks like a front, with and without knowledge of the camera
 
 ::
 
     python benchmarks/quality.py targets
-    python benchmarks/quality.py prompts --preset draft
+    python benchmarks/quality.py prompts
+    python benchmarks/quality.py prompts --preset small --prompts prompts_small.txt
     python benchmarks/quality.py janus
 
 The runs stay in ``--output``, one folder each.
@@ -29,6 +30,7 @@ from studio.cameras import orbit
 from studio.evaluate.metrics import psnr
 from studio.meshes import load_mesh
 from studio.ops.surfaces import Light
+from studio.priors.catalogue import Catalogue
 from studio.priors.library import LibraryPrior
 from studio.renderers.raster import MeshRenderer
 from studio.run.session import Run, start
@@ -50,6 +52,8 @@ class Quality:
     """What to judge."""
     preset: str = "default"
     """What to run; the Janus study always compares ``draft`` runs with and without the camera."""
+    prompts: str = "prompts_30.txt"
+    """The list of prompts, in ``tests/``."""
     seeds: int = 4
     """Runs of each prompt and setting in the Janus study."""
     output: Path = Path("runs/quality")
@@ -98,12 +102,11 @@ def targets(args: Quality) -> None:
 def prompts(args: Quality) -> None:
     """Whether the catalogue's nearest object, by vote of eight views, is one that the prompt names."""
     hits = 0
-    listed = lines("prompts_30.txt")
+    listed = lines(args.prompts)
     cameras = around(VIEWS)
-    judge: LibraryPrior | None = None
+    judge = LibraryPrior(Catalogue.load(), resolution=SIZE)
     for prompt in listed:
         run = finished(prompt, args.preset, (), args.output)
-        judge = judge or library(run)
         views = drawn(run.splats(), run.renderer(), cameras)
         nearest = judge.nearest_entry(views.rgb, cameras, torch.ones(VIEWS, 3)).entry
         hit = nearest in judge.match(prompt).members

@@ -1,9 +1,9 @@
 // The C ABI of the kernels: what a caller of any language sees.
 //
 // Each operator adds one header, kernels/<operator>/<operator>.h, with a plain struct of pointers, sizes and flags for
-// each entry and the entry itself: int studio_<operator>_<verb>(const Studio...*). It returns 0, or 1 with the
-// reason in studio_last_error(). All arrays are C-contiguous and belong to the caller; the caller asks for sizes
-// with a query entry where they depend on the data.
+// each entry and the entry itself: int studio_<operator>_<verb>(const Studio...*, int64_t bytes), where bytes is the
+// size of the struct as the caller knows it. It returns 0, or 1 with the reason in studio_last_error(). All arrays are
+// C-contiguous and belong to the caller; the caller asks for sizes with a query entry where they depend on the data.
 #pragma once
 
 #include <stdint.h>
@@ -14,8 +14,8 @@
 #define STUDIO_API __attribute__((visibility("default")))
 #endif
 
-// Grows when the meaning of any struct changes; the Python side refuses another number.
-#define STUDIO_ABI_VERSION 1
+// Grows when the meaning of any struct changes but not its size; the Python side refuses another number.
+#define STUDIO_ABI_VERSION 2
 
 #ifdef __cplusplus
 extern "C" {

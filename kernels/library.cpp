@@ -46,8 +46,12 @@ Isa chosen_isa() {
   return isa;
 }
 
-int guarded(void (*body)(const void*), const void* arguments) noexcept {
+int guarded(void (*body)(const void*), const void* arguments, int64_t bytes, int64_t expected) noexcept {
   try {
+    if (bytes != expected) {
+      throw std::runtime_error("the arguments came with " + std::to_string(bytes) + " bytes, expected " +
+                               std::to_string(expected) + "; build the kernels anew");
+    }
     body(arguments);
     return 0;
   } catch (const std::bad_alloc&) {
@@ -68,7 +72,7 @@ const char* studio_last_error(void) { return studio::last_error.c_str(); }
 
 const char* studio_isa(void) {
   const char* name = "";
-  studio::guarded([](const void* out) { *(const char**)out = studio::isa_name(studio::chosen_isa()); }, &name);
+  studio::guarded([](const void* out) { *(const char**)out = studio::isa_name(studio::chosen_isa()); }, &name, 0, 0);
   return name;
 }
 

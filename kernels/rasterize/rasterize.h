@@ -45,7 +45,7 @@ typedef struct StudioRasterize {
   float* normal;  // [b 3 h w], unit normal times opacity, likewise
 } StudioRasterize;
 
-STUDIO_API int32_t studio_rasterize(const StudioRasterize* arguments);
+STUDIO_API int32_t studio_rasterize(const StudioRasterize* arguments, int64_t bytes);
 
 #ifdef __cplusplus
 }

@@ -464,8 +464,9 @@ void draw_splats_vjp(const StudioSplatBackward& arguments) {
 
 // The C entries differ in nothing but the type of their arguments.
 template <class Arguments, void (*function)(const Arguments&)>
-int32_t guarded_call(const Arguments* arguments) {
-  return guarded([](const void* untyped) { function(*static_cast<const Arguments*>(untyped)); }, arguments);
+int32_t guarded_call(const Arguments* arguments, int64_t bytes) {
+  return guarded([](const void* untyped) { function(*static_cast<const Arguments*>(untyped)); }, arguments, bytes,
+                 sizeof(Arguments));
 }
 
 }  // namespace
@@ -474,14 +475,14 @@ STUDIO_NAMESPACE_END
 
 extern "C" {
 
-STUDIO_API int32_t studio_splat_project(const StudioSplatProject* arguments) {
-  return studio::guarded_call<StudioSplatProject, studio::project_splats>(arguments);
+STUDIO_API int32_t studio_splat_project(const StudioSplatProject* arguments, int64_t bytes) {
+  return studio::guarded_call<StudioSplatProject, studio::project_splats>(arguments, bytes);
 }
-STUDIO_API int32_t studio_splat_draw(const StudioSplatDraw* arguments) {
-  return studio::guarded_call<StudioSplatDraw, studio::draw_splats>(arguments);
+STUDIO_API int32_t studio_splat_draw(const StudioSplatDraw* arguments, int64_t bytes) {
+  return studio::guarded_call<StudioSplatDraw, studio::draw_splats>(arguments, bytes);
 }
-STUDIO_API int32_t studio_splat_backward(const StudioSplatBackward* arguments) {
-  return studio::guarded_call<StudioSplatBackward, studio::draw_splats_vjp>(arguments);
+STUDIO_API int32_t studio_splat_backward(const StudioSplatBackward* arguments, int64_t bytes) {
+  return studio::guarded_call<StudioSplatBackward, studio::draw_splats_vjp>(arguments, bytes);
 }
 
 }  // extern "C"

@@ -62,9 +62,9 @@ typedef struct StudioSplatBackward {
   float* v_means2d_probe;                                                        // out, or NULL
 } StudioSplatBackward;
 
-STUDIO_API int32_t studio_splat_project(const StudioSplatProject* arguments);
-STUDIO_API int32_t studio_splat_draw(const StudioSplatDraw* arguments);
-STUDIO_API int32_t studio_splat_backward(const StudioSplatBackward* arguments);
+STUDIO_API int32_t studio_splat_project(const StudioSplatProject* arguments, int64_t bytes);
+STUDIO_API int32_t studio_splat_draw(const StudioSplatDraw* arguments, int64_t bytes);
+STUDIO_API int32_t studio_splat_backward(const StudioSplatBackward* arguments, int64_t bytes);
 
 #ifdef __cplusplus
 }

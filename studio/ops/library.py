@@ -21,7 +21,7 @@ import torch
 
 from studio.errors import StudioError
 
-ABI_VERSION = 1
+ABI_VERSION = 2
 Backend = Literal["auto", "native", "torch"]
 DeviceKind = Literal["cpu", "cuda"]
 
@@ -43,7 +43,8 @@ class Library:
         Raises:
             StudioError: the kernel refused; with its reason.
         """
-        if getattr(self.handle, entry)(ctypes.byref(arguments)):
+        size = ctypes.c_int64(ctypes.sizeof(arguments))
+        if getattr(self.handle, entry)(ctypes.byref(arguments), size):
             raise StudioError(f"{entry}: {self.handle.studio_last_error().decode()}")
 
 

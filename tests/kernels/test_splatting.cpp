@@ -42,12 +42,12 @@ struct Scene {
                                  quats.data(), scales.data(), opacities.data(), sh.data(), world_to_camera.data(),
                                  intrinsics.data(), background.data(), nullptr};
     const StudioSplatProject project{scene, records.data(), radii.data(), order.data(), counts.data(), &bytes};
-    CHECK(studio_splat_project(&project) == 0);
+    CHECK(studio_splat_project(&project, sizeof(project)) == 0);
     void* workspace = std::aligned_alloc(64, (bytes + 63) / 64 * 64);
     float *rgb = images.data(), *alpha = rgb + 3 * pixels, *depth = alpha + pixels, *normal = depth + pixels;
     const StudioSplatDraw draw{scene, records.data(), order.data(), counts.data(), static_cast<uint8_t*>(workspace),
                                rgb, alpha, depth, normal};
-    CHECK(studio_splat_draw(&draw) == 0);
+    CHECK(studio_splat_draw(&draw, sizeof(draw)) == 0);
     std::vector<float> v(images.size());
     Random random;
     for (float& x : v) x = static_cast<float>(random());
@@ -59,7 +59,7 @@ struct Scene {
                                        alpha, depth, normal, v.data(), v.data() + 3 * pixels, v.data() + 4 * pixels,
                                        v.data() + 5 * pixels, v_means, v_quats, v_scales, v_opacities, v_sh,
                                        v_background, v_probe};
-    CHECK(studio_splat_backward(&backward) == 0);
+    CHECK(studio_splat_backward(&backward, sizeof(backward)) == 0);
     std::free(workspace);
     images.insert(images.end(), gradients.begin(), gradients.end());
     for (float x : images) CHECK(std::isfinite(x));
@@ -108,5 +108,8 @@ int main() {
                          bad.opacities.data(), bad.sh.data(), bad.world_to_camera.data(), bad.intrinsics.data(),
                          bad.background.data(), nullptr};
   const StudioSplatProject project{scene, record, &radius, order, counts, &bytes};
-  CHECK(studio_splat_project(&project) == 1 && std::strstr(studio_last_error(), "1, 4, 9 or 16") != nullptr);
+  CHECK(studio_splat_project(&project, sizeof(project) - 8) == 1 &&
+        std::strstr(studio_last_error(), "build the kernels anew") != nullptr);
+  CHECK(studio_splat_project(&project, sizeof(project)) == 1 &&
+        std::strstr(studio_last_error(), "1, 4, 9 or 16") != nullptr);
 }

@@ -26,8 +26,9 @@ enum class Isa { base, v3, v4 };
 // The choice made once from STUDIO_ISA and the CPU. Throws where the wish cannot be met.
 Isa chosen_isa();
 
-// Runs body(arguments); an exception becomes studio_last_error() and the return value 1.
-int guarded(void (*body)(const void* arguments), const void* arguments) noexcept;
+// Runs body(arguments); an exception becomes studio_last_error() and the return value 1. So does a struct of another
+// size than this library was built with: the caller's size is bytes, the library's is expected.
+int guarded(void (*body)(const void* arguments), const void* arguments, int64_t bytes, int64_t expected) noexcept;
 
 }  // namespace studio
 
@@ -48,7 +49,7 @@ int guarded(void (*body)(const void* arguments), const void* arguments) noexcept
   STUDIO_IF_V3(inline namespace v3 { void function(const Arguments&); })                \
   STUDIO_IF_V4(inline namespace v4 { void function(const Arguments&); })                \
   }                                                                                     \
-  extern "C" STUDIO_API int32_t entry(const Arguments* arguments) {                     \
+  extern "C" STUDIO_API int32_t entry(const Arguments* arguments, int64_t bytes) {      \
     return studio::guarded(                                                             \
         [](const void* untyped) {                                                       \
           const Arguments& typed = *static_cast<const Arguments*>(untyped);             \
@@ -58,7 +59,7 @@ int guarded(void (*body)(const void* arguments), const void* arguments) noexcept
             default: return studio::STUDIO_ISA::function(typed);                        \
           }                                                                             \
         },                                                                              \
-        arguments);                                                                     \
+        arguments, bytes, sizeof(Arguments));                                           \
   }
 #else
 #define STUDIO_ENTRY(entry, function, Arguments)

@@ -137,8 +137,9 @@ class PriorRenderData:
     """The folder to write."""
     models: Path | None = None
     """A folder of your own captioned models, instead of the catalogue."""
-    nouns: int = 0
-    """Only the nouns with the most models, this many; 0 for all."""
+    only: Path | None = None
+    """Only the models whose ids this text file lists, one a line; ``assets/prior/models.txt`` is what the
+    learned prior was trained on."""
     pictures: RenderDataConfig = field(default_factory=RenderDataConfig)
 
 

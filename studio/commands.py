@@ -28,7 +28,7 @@ from studio.export.views import pictures
 from studio.guidance.citation import Citation
 from studio.guidance.methods import citations
 from studio.meshes import load_mesh, normalised
-from studio.priors.catalogue import Catalogue
+from studio.priors.catalogue import Catalogue, CatalogueEntry
 from studio.priors.catalogue_build import build_catalogue
 from studio.priors.latent import LatentPrior, load_latent_prior
 from studio.priors.training.data import CaptionedMesh, load_views, render_data
@@ -316,9 +316,7 @@ def prior_build_catalogue(command: arguments.PriorBuildCatalogue) -> int:
 def prior_render_data(command: arguments.PriorRenderData) -> int:
     """Draws the learned prior's training pictures from a catalogue."""
     catalogue = _catalogue(command.models)
-    counts = Counter(entry.noun for entry in catalogue)
-    nouns = {noun for noun, _ in counts.most_common(command.nouns or None)}
-    chosen = [entry for entry in catalogue if entry.noun in nouns]
+    chosen = list(catalogue) if command.only is None else _only(catalogue, command.only)
 
     def drawn() -> Iterator[CaptionedMesh]:
         for place, entry in enumerate(chosen):
@@ -326,8 +324,20 @@ def prior_render_data(command: arguments.PriorRenderData) -> int:
             yield CaptionedMesh((entry.noun, *entry.synonyms), entry.mesh())
 
     render_data(drawn(), command.pictures, command.output)
+    nouns = {entry.noun for entry in chosen}
     print(f"{len(chosen)} models of {len(nouns)} nouns in {command.output}")
     return 0
+
+
+def _only(catalogue: Catalogue, listed: Path) -> list[CatalogueEntry]:
+    """The models whose ids a file lists, in its order."""
+    try:
+        ids = listed.read_text(encoding="utf-8").split()
+    except (OSError, UnicodeDecodeError) as error:
+        raise StudioError(f"{listed} cannot be read ({error}); expected ids, one a line.") from error
+    if not ids:
+        raise StudioError(f"{listed} is empty; expected the ids of models, one a line.")
+    return [catalogue[name] for name in ids]
 
 
 def prior_train(command: arguments.PriorTrain) -> int:

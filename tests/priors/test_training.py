@@ -190,6 +190,37 @@ def test_resume_refuses_another_model_and_a_torn_file(folder: Path, tmp_path: Pa
         next(train(config(folder, tmp_path)))
 
 
+def test_training_starts_from_a_trained_model(folder: Path, tmp_path: Path, views: TrainingViews) -> None:
+    list(train(config(folder, tmp_path / "first")))
+    start = tmp_path / "first" / "model"
+    trained = Trainer(config(folder, tmp_path / "first"), views)
+    trained.resume()
+    more = replace(views, names=(("aardvark", *views.names[0][1:]), *views.names[1:]))
+    second = Trainer(replace(config(folder, tmp_path / "second"), seed=5), more)
+    own = second.model.text_encoder.get_input_embeddings().weight.detach().clone()
+    second.start_from(start)
+    # Half precision on disk.
+    torch.testing.assert_close(
+        second.model.unet.conv_in.weight, trained.average.unet.conv_in.weight, rtol=1e-3, atol=1e-6
+    )
+    for word in ("red", "view", "aardvark"):
+        got, fresh = (
+            table[second.model.tokenizer.get_vocab()[word]]
+            for table in (second.model.text_encoder.get_input_embeddings().weight, own)
+        )
+        known = trained.model.tokenizer.get_vocab().get(word)
+        if known is None:
+            assert word == "aardvark" and torch.equal(got, fresh)
+        else:
+            row = trained.average.text_encoder.get_input_embeddings().weight[known]
+            torch.testing.assert_close(got, row, rtol=1e-3, atol=1e-6)
+    wide = Trainer(replace(config(folder, tmp_path), model=replace(TINY, text_width=96)), views)
+    with pytest.raises(StudioError, match=r"of another shape: .*size mismatch"):
+        wide.start_from(start)
+    with pytest.raises(StudioError, match="is not a trained model to start from"):
+        wide.start_from(tmp_path)
+
+
 def test_sheet_and_average(folder: Path, tmp_path: Path, views: TrainingViews) -> None:
     reports = list(train(replace(config(folder, tmp_path), sheet_every=3)))
     assert reports[-1].sheet is not None and reports[-1].sheet.stat().st_size > 0

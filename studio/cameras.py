@@ -20,6 +20,20 @@ from studio.types import Cameras
 
 RADIUS = 2.0
 FIELD_OF_VIEW_DEG = 35.0
+CAMERA_FEATURES = 13
+
+
+def camera_features(cameras: Cameras) -> Float[Tensor, "b 13"]:
+    """What a camera-conditioned network is told of a view.
+
+    ``[1, sin kφ (k = 1..4), cos kφ (k = 1..4), sin kθ (k = 1, 2), cos kθ (k = 1, 2)]`` for azimuth φ and
+    elevation θ. The leading 1 says that there is a camera: the camera-free branch is the zero vector.
+    """
+    azimuth, elevation = torch.deg2rad(cameras.azimuth_deg), torch.deg2rad(cameras.elevation_deg)
+    around = azimuth[:, None] * torch.arange(1, 5, dtype=azimuth.dtype, device=azimuth.device)
+    above = elevation[:, None] * torch.arange(1, 3, dtype=azimuth.dtype, device=azimuth.device)
+    present = torch.ones_like(azimuth)[:, None]
+    return torch.cat([present, around.sin(), around.cos(), above.sin(), above.cos()], dim=1)
 
 
 def look_at(position: Float[Tensor, "b 3"], target: Float[Tensor, "b 3"]) -> Float[Tensor, "b 4 4"]:

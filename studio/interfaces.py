@@ -80,6 +80,63 @@ class Prior(Protocol):
         """The noise in ``x_t``, whatever the model itself was trained to output."""
 
 
+@dataclass(frozen=True)
+class Limits:
+    """What a prior cannot be asked. By default it can be asked anything.
+
+    Attributes:
+        supports_null: it has an unconditional branch; guidance-distilled models have none.
+        views: how many pictures of one asset come together, neighbours in the batch at one noise level.
+        needs_image: its positive branch wants ``Condition.image``.
+        needs_control: every branch wants ``Condition.control``.
+    """
+
+    supports_null: bool = True
+    views: int = 1
+    needs_image: bool = False
+    needs_control: bool = False
+
+
+@runtime_checkable
+class LimitedPrior(Protocol):
+    """A prior that cannot be asked everything. Others need not say so."""
+
+    @property
+    def limits(self) -> Limits:
+        """What it cannot be asked."""
+
+
+@runtime_checkable
+class NoisePredictor(Protocol):
+    """Anything that says what noise is in an image: a prior, or a critic of what is rendered."""
+
+    def predict_noise(
+        self, x_t: Float[Tensor, "b c hx wx"], timesteps: Float[Tensor, "b"], condition: Condition
+    ) -> Float[Tensor, "b c hx wx"]:
+        """The noise in ``x_t``."""
+
+
+@runtime_checkable
+class TrainableNetwork(NoisePredictor, Protocol):
+    """A noise predictor with parameters, differentiable in them and in ``x_t`` wherever gradients are on."""
+
+    def parameters(self) -> Mapping[str, torch.nn.Parameter]:
+        """What may be trained, by name, in a fixed order."""
+
+
+@runtime_checkable
+class TunablePrior(Protocol):
+    """A prior whose network can be tuned beside itself: the copy costs little and leaves the prior as is."""
+
+    def tunable(self, rank: int, rng: torch.Generator) -> TrainableNetwork:
+        """A network that starts as the prior's own and knows the camera.
+
+        Args:
+            rank: of the change to each attention projection; 0 for a learned empty prompt and nothing else.
+            rng: draws the first weights.
+        """
+
+
 @runtime_checkable
 class Guidance(Protocol):
     """Turns scores into a gradient on rendered images. May own parameters and state of its own."""
@@ -95,6 +152,12 @@ class Guidance(Protocol):
 
     def denoiser_calls(self, batch: int) -> int:
         """How many images one call sends through the denoiser."""
+
+    def state(self) -> Mapping[str, Tensor]:
+        """Everything that calls have changed, by name; empty before the first one and for most methods."""
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from a saved state; from the empty one, start anew."""
 
 
 @runtime_checkable

@@ -92,6 +92,7 @@ class ViewPrompts:
         threshold_deg: half the width of what counts as front and as back.
         perp_neg: also name the wrong views of each image, for guidance with ``perp_neg`` on. The prompt's
             embedding then turns from view to view gradually. Needs ``view_words``.
+        plain: also give the prompt without view words, as a critic is told it.
     """
 
     def __init__(
@@ -105,6 +106,7 @@ class ViewPrompts:
         camera: bool = True,
         threshold_deg: float = VIEW_THRESHOLD_DEG,
         perp_neg: bool = False,
+        plain: bool = False,
     ) -> None:
         if perp_neg and not view_words:
             raise StudioError(
@@ -121,6 +123,7 @@ class ViewPrompts:
         self._threshold_deg = threshold_deg
         self._perp_neg = perp_neg
         self._null = prior.encode_prompts([null_prompt])
+        self._plain = prior.encode_prompts([prompt]) if plain else None
         self._views = prior.encode_prompts([self.texts[direction] for direction in _DIRECTIONS])
         self._negatives = tuple(
             prior.encode_prompts(
@@ -145,12 +148,13 @@ class ViewPrompts:
         directions = self._directions(cameras)
         negatives = tuple(condition(_rows(negative, directions)) for negative in self._negatives)
         null = condition(self._null)
+        plain = None if self._plain is None else Condition(self._plain, cameras, background)
         if not self._perp_neg:
-            return Conditioning(condition(_rows(self._views, directions)), null, negatives)
+            return Conditioning(condition(_rows(self._views, directions)), null, negatives, plain=plain)
         views = repelled_views(cameras.azimuth_deg, cameras.elevation_deg)
         wrong = tuple(condition(_rows(self._views, places)) for places in views.wrong)
         positive = condition(_blend(self._views, views.blend))
-        return Conditioning(positive, null, negatives, Repulsion(wrong, views.weights))
+        return Conditioning(positive, null, negatives, Repulsion(wrong, views.weights), plain)
 
     def _directions(self, cameras: Cameras) -> Int[Tensor, "b"]:
         angles = zip(cameras.azimuth_deg.tolist(), cameras.elevation_deg.tolist(), strict=True)

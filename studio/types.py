@@ -142,12 +142,14 @@ class Condition:
         cameras: the views, or None for the camera-free branch.
         background: colour behind each image, where the caller knows it.
         image: reference images in 0-1, for image-conditioned priors.
+        control: what a ControlNet is shown of each image (landmarks, depth, edges), in 0-1.
     """
 
     prompt: PromptEmbedding
     cameras: Cameras | None = None
     background: Float[Tensor, "b 3"] | None = None
     image: Float[Tensor, "b 3 h w"] | None = None
+    control: Float[Tensor, "b 3 h w"] | None = None
 
 
 @dataclass(frozen=True)
@@ -178,12 +180,20 @@ class Repulsion:
 
 @dataclass(frozen=True)
 class Conditioning:
-    """The named branches that guidance may ask a prior for. ``positive`` follows each image's view."""
+    """The named branches that guidance may ask a prior for. ``positive`` follows each image's view.
+
+    Attributes:
+        plain: the prompt without words for the view, with the cameras: what a critic is told. None where it
+            is the same as ``positive``.
+        second: the branches as a second prior understands them, for guidance that asks two.
+    """
 
     positive: Condition
     null: Condition
     negatives: tuple[Condition, ...] = ()
     repulsion: Repulsion | None = None
+    plain: Condition | None = None
+    second: Conditioning | None = None
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from studio.guidance.citation import Citation
 from studio.guidance.combine import Combine
 from studio.guidance.noise import NoisePolicy
+from studio.guidance.objective import Descent
 from studio.guidance.times import TimeSampler
 from studio.guidance.weighting import Weight
-from studio.recipes.guidance import GradientConfig, ScoresConfig
+from studio.recipes.guidance import CriticConfig, GradientConfig, RatioHeadConfig, ScoresConfig
 from studio.types import NegativePrompt
 
 
@@ -19,14 +20,21 @@ class Method:
 
     Attributes:
         citation: the paper.
+        combine: scores to a direction, or a loss of scores whose gradient is the direction.
         negatives: the texts it needs beside the prompt, in the order its terms count them.
+        critic: who knows the score of the renders, for methods that ask.
+        ratio: who knows the density ratio, for methods that ask.
+        draws_chance: the combination reads ``State.chance``.
     """
 
     citation: Citation
     times: TimeSampler
     noise: NoisePolicy
-    combine: Combine
+    combine: Combine | Descent
     weight: Weight
     scores: ScoresConfig
     gradient: GradientConfig
     negatives: tuple[NegativePrompt, ...] = ()
+    critic: CriticConfig | None = None
+    ratio: RatioHeadConfig | None = None
+    draws_chance: bool = False

@@ -4,19 +4,53 @@ from __future__ import annotations
 
 from typing_extensions import assert_never
 
-from studio.guidance import bridge, csd, gradient, hifa, nfsd, sds, sjc, terms
+from studio.guidance import (
+    bridge,
+    csd,
+    disback,
+    dmd2,
+    esd,
+    f_distill,
+    gradient,
+    hifa,
+    lods,
+    nfsd,
+    pgsb,
+    sds,
+    sfd,
+    sid,
+    sim,
+    sjc,
+    tdm,
+    terms,
+    vsd,
+)
 from studio.guidance.citation import Citation
+from studio.guidance.critic import build_critic
 from studio.guidance.method import Method
+from studio.guidance.objective import Descent
+from studio.guidance.ratio import RatioHead
 from studio.guidance.score_distillation import ScoreDistillation
-from studio.interfaces import Prior
+from studio.interfaces import Guidance, Prior
 from studio.recipes.guidance import (
     BridgeConfig,
     CsdConfig,
+    DisbackConfig,
+    Dmd2Config,
+    EsdConfig,
+    FDistillConfig,
     GuidanceConfig,
     HifaConfig,
+    LodsConfig,
     NfsdConfig,
+    PgSbConfig,
     SdsConfig,
+    SfdConfig,
+    SidConfig,
+    SimConfig,
     SjcConfig,
+    TdmConfig,
+    VsdConfig,
 )
 from studio.types import NegativePrompt
 
@@ -36,13 +70,53 @@ def method_of(config: GuidanceConfig) -> Method:
             return bridge.method(config)
         case HifaConfig():
             return hifa.method(config)
+        case VsdConfig():
+            return vsd.method(config)
+        case EsdConfig():
+            return esd.method(config)
+        case LodsConfig():
+            return lods.method(config)
+        case PgSbConfig():
+            return pgsb.method(config)
+        case Dmd2Config():
+            return dmd2.method(config)
+        case FDistillConfig():
+            return f_distill.method(config)
+        case TdmConfig():
+            return tdm.method(config)
+        case DisbackConfig():
+            return disback.method(config)
+        case SidConfig():
+            return sid.method(config)
+        case SimConfig():
+            return sim.method(config)
+        case SfdConfig():
+            return sfd.method(config)
         case _:
             assert_never(config)
 
 
-def build_guidance(config: GuidanceConfig, prior: Prior) -> ScoreDistillation:
-    """The guidance that a recipe describes, asking ``prior``."""
-    return ScoreDistillation(prior, method_of(config))
+def build_guidance(config: GuidanceConfig, prior: Prior) -> Guidance:
+    """The guidance that a recipe describes, asking ``prior``; with a critic of its own where it needs one."""
+    if isinstance(config, DisbackConfig):
+        return disback.Disback(prior, config)
+    method = method_of(config)
+    return ScoreDistillation(
+        prior,
+        method,
+        critic=None if method.critic is None else build_critic(method.critic, prior),
+        ratio=None if method.ratio is None else RatioHead(method.ratio, prior.schedule),
+    )
+
+
+def asks_critic(config: GuidanceConfig) -> bool:
+    """Whether a conditioning for this guidance must hold the plain prompt, as a critic is told it."""
+    return method_of(config).critic is not None
+
+
+def descends_through_prior(config: GuidanceConfig) -> bool:
+    """Whether the prior must let gradients through."""
+    return isinstance(method_of(config).combine, Descent)
 
 
 def negative_prompts(config: GuidanceConfig) -> tuple[NegativePrompt, ...]:

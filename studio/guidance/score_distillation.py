@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from studio.guidance import gradient as gradients
+from studio.guidance.critic import Critic
 from studio.guidance.method import Method
-from studio.guidance.state import MAIN, POSITIVE, State, Term
+from studio.guidance.objective import Descent
+from studio.guidance.ratio import RatioHead
+from studio.guidance.state import MAIN, POSITIVE, Branch, State, Term
 from studio.guidance.terms import ScoreBank, predictions_for
 from studio.interfaces import Prior
 from studio.recipes.ramps import value_at
@@ -16,11 +22,27 @@ from studio.types import Conditioning, GuidanceOutput
 
 
 class ScoreDistillation:
-    """A method applied to a prior: implements the ``Guidance`` protocol."""
+    """A method applied to a prior: implements the ``Guidance`` protocol.
 
-    def __init__(self, prior: Prior, method: Method) -> None:
+    Args:
+        critic, ratio: for a method that asks them; what they learn is this guidance's state.
+        second: a second prior, for a method that asks two.
+    """
+
+    def __init__(
+        self,
+        prior: Prior,
+        method: Method,
+        *,
+        critic: Critic | None = None,
+        ratio: RatioHead | None = None,
+        second: Prior | None = None,
+    ) -> None:
         self.prior = prior
         self.method = method
+        self.critic = critic
+        self.ratio = ratio
+        self.second = second
 
     def __call__(
         self,
@@ -29,7 +51,7 @@ class ScoreDistillation:
         progress: float,
         rng: torch.Generator,
     ) -> GuidanceOutput:
-        """Scores of the renders, combined into a gradient.
+        """Scores of the renders, combined into a gradient. A critic first learns from the renders.
 
         Args:
             rgb: rendered images, 0-1.
@@ -44,21 +66,39 @@ class ScoreDistillation:
         if method.gradient.pixel_clip is not None:
             rgb = gradients.with_clipped_gradient(rgb, method.gradient.pixel_clip)
         x = self.prior.encode_images(rgb)
-        with torch.no_grad():
-            bank = ScoreBank(
-                self.prior, conditioning, method.scores.perp_neg, method.scores.terms_per_forward
-            )
+        # Sums of large multiples of scores overflow in half precision.
+        clean = x.detach().to(torch.promote_types(x.dtype, torch.float32))
+        learned = {} if self.critic is None else self.critic.learn(clean, conditioning, rng)
+        bank = ScoreBank(
+            self.prior,
+            conditioning,
+            method.scores.perp_neg,
+            method.scores.terms_per_forward,
+            critic=self.critic,
+            second=self.second,
+            ratio=self.ratio,
+        )
+        with torch.set_grad_enabled(isinstance(method.combine, Descent)):
             levels = method.times(self.prior.schedule, progress, len(x), rng)
-            # Sums of large multiples of scores overflow in half precision.
-            clean = x.detach().to(torch.promote_types(x.dtype, torch.float32))
+            clean.requires_grad_(torch.is_grad_enabled())
             state = method.noise(clean, levels, self.prior.schedule, bank, rng)
-            gradient = self._gradient(state, bank, progress)
+            if method.draws_chance:
+                chance = torch.rand(len(x), generator=rng, device=rng.device).to(clean)
+                state = replace(state, chance=chance)
+            scores = bank.get(self._terms(progress), state)
+            gradient = self._gradient(scores, state, progress)
+        clean = clean.detach()
+        if self.ratio is not None:
+            timesteps = state.levels[MAIN]
+            denoised = self.prior.schedule.clean_from_noise(state.noisy[MAIN], scores[POSITIVE], timesteps)
+            learned = {**learned, **self.ratio.learn(clean, denoised.detach(), rng)}
         return GuidanceOutput(
             loss=gradients.inject(x, gradient),
             gradient=gradient,
             timesteps=state.levels[MAIN],
-            denoiser_calls=bank.denoiser_calls,
+            denoiser_calls=bank.denoiser_calls + self._training_calls(len(x)),
             terms={
+                **learned,
                 "gradient_rms": float(gradient.square().mean().sqrt()),
                 "nonfinite_encoded": gradients.nonfinite_fraction(clean),
                 "nonfinite_gradient": gradients.nonfinite_fraction(gradient),
@@ -66,16 +106,36 @@ class ScoreDistillation:
         )
 
     def denoiser_calls(self, batch: int, progress: float = 0.0) -> int:
-        """How many images one call at ``progress`` sends through the denoiser."""
-        return batch * len(predictions_for(self._terms(progress), self.method.scores.perp_neg != 0))
+        """How many images one call at ``progress`` sends through denoisers, a critic's training included."""
+        asked = predictions_for(self._terms(progress), self.method.scores.perp_neg != 0)
+        scores = [term for term in asked if term.branch is not Branch.LOG_RATIO]
+        return batch * len(scores) + self._training_calls(batch)
+
+    def state(self) -> Mapping[str, Tensor]:
+        """What the critic and the density ratio have learned."""
+        return {f"{name}/{key}": value for name, part in self._parts() for key, value in part.state().items()}
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from a state; from the empty one, start anew."""
+        for name, part in self._parts():
+            prefix = f"{name}/"
+            part.load_state(
+                {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+            )
+
+    def _parts(self) -> list[tuple[str, Critic | RatioHead]]:
+        parts: list[tuple[str, Critic | RatioHead | None]] = [("critic", self.critic), ("ratio", self.ratio)]
+        return [(name, part) for name, part in parts if part is not None]
+
+    def _training_calls(self, batch: int) -> int:
+        return 0 if self.critic is None else self.critic.training_calls(batch)
 
     def _terms(self, progress: float) -> tuple[Term, ...]:
         terms = self.method.combine.terms(progress)
         return terms if self.method.gradient.rescale_std == 0 else (*terms, POSITIVE)
 
-    def _gradient(self, state: State, bank: ScoreBank, progress: float) -> Tensor:
+    def _gradient(self, scores: Mapping[Term, Tensor], state: State, progress: float) -> Tensor:
         method = self.method
-        scores = bank.get(self._terms(progress), state)
         direction = method.combine(scores, state, progress)
         alpha, sigma = state.alpha_sigma()
         if method.gradient.rescale_std != 0:
@@ -87,4 +147,4 @@ class ScoreDistillation:
         if method.gradient.clamp is not None:
             bound = value_at(method.gradient.clamp, progress)
             gradient = gradient.clamp(-bound, bound)
-        return gradient
+        return gradient.detach()

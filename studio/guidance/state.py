@@ -28,6 +28,18 @@ class Branch(Enum):
     NULL = "null"
     NEGATIVE = "negative"
     REPULSION = "repulsion"
+    CRITIC = "critic"
+    """The critic, told the prompt and the camera."""
+    CRITIC_NULL = "critic_null"
+    """The critic, told no camera: what is rendered from anywhere."""
+    CRITIC_UNPROMPTED = "critic_unprompted"
+    """The critic, told the empty prompt."""
+    SECOND = "second"
+    """The second prior, told the prompt."""
+    SECOND_NULL = "second_null"
+    """The second prior, told the empty prompt."""
+    LOG_RATIO = "log_ratio"
+    """Not a score: log p/q of each noisy image, in every element."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +58,9 @@ class Term:
 
 
 POSITIVE, NULL, NEGATIVE = Term(Branch.POSITIVE), Term(Branch.NULL), Term(Branch.NEGATIVE)
+CRITIC, CRITIC_NULL = Term(Branch.CRITIC), Term(Branch.CRITIC_NULL)
+CRITIC_UNPROMPTED = Term(Branch.CRITIC_UNPROMPTED)
+LOG_RATIO = Term(Branch.LOG_RATIO)
 
 
 @dataclass(frozen=True)
@@ -59,6 +74,7 @@ class State:
         noisy: the images at each level.
         noise: the noise that a method may subtract: what was added to reach ``MAIN``.
         scores: predictions that were made on the way (DDIM inversion), so nobody asks for them twice.
+        chance: a number in 0-1 for each image, for methods that draw their guidance scale; None for others.
     """
 
     schedule: NoiseSchedule
@@ -67,6 +83,7 @@ class State:
     noisy: Mapping[Level, Float[Tensor, "b c h w"]]
     noise: Float[Tensor, "b c h w"]
     scores: Mapping[Term, Float[Tensor, "b c h w"]] = field(default_factory=dict)
+    chance: Float[Tensor, "b"] | None = None
 
     def alpha_sigma(self, level: Level = MAIN) -> tuple[Float[Tensor, "b 1 1 1"], Float[Tensor, "b 1 1 1"]]:
         """Signal and noise coefficients at a level, in the images' precision."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -18,7 +19,7 @@ from studio.errors import StudioError
 from studio.guidance.batching import concatenate, layout
 from studio.guidance.citation import Citation
 from studio.guidance.state import Branch, State, Term
-from studio.interfaces import Prior
+from studio.interfaces import NoisePredictor, Prior
 from studio.types import Condition, Conditioning
 
 PERP_NEG = Citation(
@@ -82,13 +83,29 @@ def predictions_for(terms: Sequence[Term], use_perp_neg: bool) -> tuple[Term, ..
     return tuple(wanted)
 
 
+@runtime_checkable
+class LogRatio(Protocol):
+    """Log p/q of noisy images: how much more likely they are under the prior than among the renders."""
+
+    def __call__(
+        self, x_t: Float[Tensor, "b c h w"], timesteps: Float[Tensor, "b"]
+    ) -> Float[Tensor, "b 1 1 1"]:
+        """One number an image, natural logarithm."""
+
+
+def told_to_critic(conditioning: Conditioning) -> Condition:
+    """The prompt without words for the view, with the cameras."""
+    return conditioning.positive if conditioning.plain is None else conditioning.plain
+
+
 @dataclass(frozen=True)
 class Request:
-    """One prediction to make: what the prior is told, of which images, at which timesteps."""
+    """One prediction to make: of which images, at which timesteps, who is told what (None: the prior)."""
 
     condition: Condition
     x_t: Float[Tensor, "b c h w"]
     timesteps: Float[Tensor, "b"]
+    predictor: NoisePredictor | None = None
 
 
 class ScoreBank:
@@ -97,6 +114,9 @@ class ScoreBank:
     Args:
         perp_neg: scale of the repulsion that replaces the positive branch; 0 leaves it alone.
         terms_per_forward: at most this many requests in one forward pass, or None for all.
+        critic: answers for the critic's branches.
+        second: the second prior, for its branches.
+        ratio: answers for the log-density ratio.
 
     Attributes:
         denoiser_calls: images sent through the denoiser so far.
@@ -108,8 +128,15 @@ class ScoreBank:
         conditioning: Conditioning,
         perp_neg: float = 0.0,
         terms_per_forward: int | None = None,
+        *,
+        critic: NoisePredictor | None = None,
+        second: NoisePredictor | None = None,
+        ratio: LogRatio | None = None,
     ) -> None:
         self._prior = prior
+        self._critic = critic
+        self._second = second
+        self._ratio = ratio
         self._conditioning = conditioning
         self._perp_neg = perp_neg
         self._terms_per_forward = terms_per_forward
@@ -118,12 +145,22 @@ class ScoreBank:
     def get(self, terms: Sequence[Term], state: State) -> dict[Term, Float[Tensor, "b c h w"]]:
         """The scores of ``terms``, each predicted at most once."""
         needed = predictions_for(terms, self._perp_neg != 0)
-        asked = [term for term in needed if term not in state.scores]
+        asked = [term for term in needed if term not in state.scores and term.branch is not Branch.LOG_RATIO]
         requests = [
-            Request(self._condition(term), state.noisy[term.level], state.levels[term.level])
+            Request(
+                self._condition(term),
+                state.noisy[term.level],
+                state.levels[term.level],
+                self._predictor(term.branch),
+            )
             for term in asked
         ]
         predicted = {**state.scores, **dict(zip(asked, self.predict(requests), strict=True))}
+        for term in needed:
+            if term.branch is Branch.LOG_RATIO and term not in predicted:
+                assert self._ratio is not None
+                x_t = state.noisy[term.level]
+                predicted[term] = self._ratio(x_t, state.levels[term.level]).to(x_t.dtype).expand_as(x_t)
         return {term: self._steered(term, predicted) for term in terms}
 
     def predict(self, requests: Sequence[Request]) -> list[Float[Tensor, "b c h w"]]:
@@ -136,7 +173,8 @@ class ScoreBank:
     def _forward_groups(self, requests: Sequence[Request]) -> Iterator[list[int]]:
         by_layout: dict[object, list[int]] = {}
         for index, request in enumerate(requests):
-            by_layout.setdefault(layout(request.condition), []).append(index)
+            key = (id(request.predictor), layout(request.condition))
+            by_layout.setdefault(key, []).append(index)
         for indices in by_layout.values():
             size = self._terms_per_forward or len(indices)
             yield from (indices[start : start + size] for start in range(0, len(indices), size))
@@ -147,11 +185,41 @@ class ScoreBank:
         timesteps = torch.cat([request.timesteps for request in requests])
         condition = concatenate([request.condition for request in requests], batch)
         self.denoiser_calls += len(x_t)
-        noise = self._prior.predict_noise(x_t, timesteps, condition).to(x_t.dtype)
+        predictor = requests[0].predictor or self._prior
+        noise = predictor.predict_noise(x_t, timesteps, condition).to(x_t.dtype)
         return torch.split(noise, batch)
+
+    def _predictor(self, branch: Branch) -> NoisePredictor | None:
+        """Whom to ask; None is the prior."""
+        match branch:
+            case Branch.CRITIC | Branch.CRITIC_NULL | Branch.CRITIC_UNPROMPTED:
+                assert self._critic is not None, "a method that asks a critic is built with one"
+                return self._critic
+            case Branch.SECOND | Branch.SECOND_NULL:
+                if self._second is None:
+                    raise StudioError(
+                        "the method asks a second prior and the recipe has none; expected second_prior, "
+                        "try second_prior.kind = 'library'"
+                    )
+                return self._second
+            case _:
+                return None
 
     def _condition(self, term: Term) -> Condition:
         match term.branch:
+            case Branch.CRITIC:
+                return told_to_critic(self._conditioning)
+            case Branch.CRITIC_NULL:
+                return replace(told_to_critic(self._conditioning), cameras=None)
+            case Branch.CRITIC_UNPROMPTED:
+                prompt = self._conditioning.null.prompt
+                return replace(told_to_critic(self._conditioning), prompt=prompt)
+            case Branch.SECOND:
+                return (self._conditioning.second or self._conditioning).positive
+            case Branch.SECOND_NULL:
+                return (self._conditioning.second or self._conditioning).null
+            case Branch.LOG_RATIO:
+                raise AssertionError("a ratio has no condition")
             case Branch.POSITIVE:
                 return self._conditioning.positive
             case Branch.NULL:

@@ -21,8 +21,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from studio.cameras import CAMERA_FEATURES
 from studio.errors import StudioError
-from studio.priors.latent import CAMERA_FEATURES, PixelUnshuffle
+from studio.priors.codecs import PixelUnshuffle
 from studio.schedule import NoiseSchedule, Prediction
 
 TOKENS = 16

@@ -18,9 +18,10 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from studio.cameras import orbit
+from studio.cameras import camera_features, orbit
 from studio.errors import StudioError
-from studio.priors.latent import ClipTextEmbedder, LatentPrior, camera_features
+from studio.priors.latent import LatentPrior
+from studio.priors.text import ClipTextEmbedder
 from studio.priors.training.data import Batch, TrainingViews, draw_batch, load_views
 from studio.priors.training.evaluate import DdimSampler, sample_sheet, save_png
 from studio.priors.training.model import PREDICTION, ModelConfig, TextToImageModel, load_weights, save_model

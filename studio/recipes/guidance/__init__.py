@@ -11,6 +11,15 @@ from typing import Annotated
 
 from pydantic import Field
 
+from studio.recipes.guidance.critics import (
+    CriticConfig,
+    EsdConfig,
+    FittedCriticConfig,
+    LodsConfig,
+    PgSbConfig,
+    TrainedCriticConfig,
+    VsdConfig,
+)
 from studio.recipes.guidance.linear import (
     BridgeConfig,
     CsdConfig,
@@ -19,6 +28,17 @@ from studio.recipes.guidance.linear import (
     NfsdConfig,
     SdsConfig,
     SjcConfig,
+)
+from studio.recipes.guidance.matching import (
+    DisbackConfig,
+    Divergence,
+    Dmd2Config,
+    FDistillConfig,
+    RatioHeadConfig,
+    SfdConfig,
+    SidConfig,
+    SimConfig,
+    TdmConfig,
 )
 from studio.recipes.guidance.shared import (
     FixedNoise,
@@ -36,26 +56,59 @@ from studio.recipes.guidance.shared import (
 
 __all__ = [
     "BridgeConfig",
+    "CriticConfig",
     "CsdConfig",
+    "DisbackConfig",
+    "Divergence",
+    "Dmd2Config",
+    "EsdConfig",
+    "FDistillConfig",
+    "FittedCriticConfig",
     "FixedNoise",
     "GradientConfig",
     "GuidanceConfig",
     "HifaConfig",
     "HifaWeightName",
+    "LodsConfig",
     "NfsdConfig",
     "NoiseConfig",
     "NotNegative",
+    "PgSbConfig",
     "Positive",
     "RandomNoise",
+    "RatioHeadConfig",
     "ScoresConfig",
     "SdsConfig",
+    "SfdConfig",
+    "SidConfig",
+    "SimConfig",
     "SjcConfig",
     "SweepTimes",
+    "TdmConfig",
     "TimesConfig",
+    "TrainedCriticConfig",
     "UniformTimes",
+    "VsdConfig",
     "WeightName",
 ]
 
 GuidanceConfig = Annotated[
-    SdsConfig | SjcConfig | CsdConfig | NfsdConfig | BridgeConfig | HifaConfig, Field(discriminator="kind")
+    SdsConfig
+    | SjcConfig
+    | CsdConfig
+    | NfsdConfig
+    | BridgeConfig
+    | HifaConfig
+    | VsdConfig
+    | EsdConfig
+    | LodsConfig
+    | PgSbConfig
+    | Dmd2Config
+    | FDistillConfig
+    | TdmConfig
+    | DisbackConfig
+    | SidConfig
+    | SimConfig
+    | SfdConfig,
+    Field(discriminator="kind"),
 ]

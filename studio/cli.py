@@ -6,6 +6,7 @@ Exit codes: 0 done, 2 something that the user can mend, 130 stopped with Ctrl-C.
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -25,6 +26,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except StudioError as error:
         print(f"studio: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:
+        # Whoever read the output ("studio … | head") has enough; flushing what is left must not complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except KeyboardInterrupt:
         print("studio: stopped", file=sys.stderr)
         return 130

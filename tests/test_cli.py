@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -224,3 +225,12 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     said = capsys.readouterr().out
     for command in ("generate", "resume", "export", "render", "presets", "prior", "doctor", "cite"):
         assert command in said
+
+
+def test_a_reader_that_has_enough_is_no_error() -> None:
+    command = [sys.executable, "-m", "studio.cli", "prior", "vocab"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as studio:
+        assert studio.stdout is not None and studio.stderr is not None
+        studio.stdout.close()
+        complaints = studio.stderr.read()
+    assert (studio.returncode, complaints) == (0, "")

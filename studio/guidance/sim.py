@@ -32,7 +32,7 @@ CITATION = Citation(
 
 
 def distance_slope(difference: Float[Tensor, "b c h w"], huber: float | None) -> Float[Tensor, "b c h w"]:
-    """2y, the gradient of |y|², or that of the pseudo-Huber distance of n elements, y/sqrt(|y|² + n huber²)."""
+    """2y, the slope of |y|², or that of the pseudo-Huber distance of n elements: y/sqrt(|y|² + n huber²)."""
     if huber is None:
         return 2 * difference
     squared = difference.square().sum(dim=(1, 2, 3), keepdim=True)

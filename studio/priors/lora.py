@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -24,6 +24,8 @@ _PROJECTIONS = ("to_q", "to_k", "to_v", "to_out.0")
 """Diffusers' names of the linear layers of an attention block."""
 
 
+@runtime_checkable
+@runtime_checkable
 class PredictNoise(Protocol):
     """A prior's ``predict_noise``, with gradients wherever they are on."""
 

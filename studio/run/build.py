@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -14,10 +14,15 @@ from typing_extensions import assert_never
 
 from studio.cameras import build_cameras
 from studio.errors import StudioError
-from studio.guidance.methods import build_guidance, negative_prompts
+from studio.guidance.methods import (
+    asks_critic,
+    build_guidance,
+    descends_through_prior,
+    negative_prompts,
+)
 from studio.interfaces import CameraSampler, Guidance, Prior
 from studio.priors.catalogue import Catalogue
-from studio.priors.latent import load_latent_prior
+from studio.priors.latent import LatentPrior, load_latent_prior
 from studio.priors.library import LibraryPrior
 from studio.prompts import ViewPrompts
 from studio.recipes.config import (
@@ -127,7 +132,10 @@ def _build_term(index: int, term: GuidanceTerm, recipe: Recipe, prior: Prior) ->
         view_words=recipe.view_words,
         threshold_deg=recipe.view_threshold_deg,
         perp_neg=term.method.scores.perp_neg != 0.0,
+        plain=asks_critic(term.method),
     )
+    if descends_through_prior(term.method) and isinstance(prior, LatentPrior):
+        prior = replace(prior, differentiable=True)
     name = term.method.kind if index == 0 else f"{term.method.kind}_{index}"
     return BuiltTerm(name, term.weight, build_guidance(term.method, prior), prompts)
 

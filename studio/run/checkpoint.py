@@ -80,6 +80,7 @@ def load(path: Path, recipe: Recipe, device: torch.device) -> LoopState:
         optimizer=optimizer,
         statistics=TopologyState.from_state(_part(tensors, "topology")),
         alarms=Alarms(**{**alarms, "raised": tuple(alarms["raised"])}),
+        learned=_part(tensors, "learned"),
     )
 
 
@@ -99,6 +100,7 @@ def check_format(found: int, path: Path) -> None:
 def _tensors(state: LoopState) -> dict[str, Tensor]:
     named = {f"scene/{name}": tensor for name, tensor in state.scene.state().items()}
     named |= {f"topology/{name}": tensor for name, tensor in state.statistics.state().items()}
+    named |= {f"learned/{name}": tensor for name, tensor in state.learned.items()}
     for group in state.optimizer.param_groups:
         moments = state.optimizer.state.get(group["params"][0], {})
         named |= {f"adam/{group['name']}/{name}": moments[name] for name in _MOMENTS if name in moments}

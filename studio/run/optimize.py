@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float
@@ -44,6 +44,7 @@ class LoopState:
         optimizer: Adam, one group for each of the scene's tensors.
         statistics: what topology has seen.
         alarms: what the watchdogs remember.
+        learned: what the stage's guidance has learned: the guidance's own tensors, as they are now.
     """
 
     step: int
@@ -52,6 +53,7 @@ class LoopState:
     optimizer: torch.optim.Adam
     statistics: TopologyState
     alarms: Alarms
+    learned: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 def initial_state(recipe: Recipe, device: torch.device) -> LoopState:
@@ -81,10 +83,13 @@ def optimize(recipe: Recipe, stages: Sequence[BuiltStage], state: LoopState) -> 
     Raises:
         StudioError: the watchdogs see no hope; the message names the key to change.
     """
+    if state.step < recipe.total_steps:
+        _load_learned(stages[state.stage], state)
     while state.step < recipe.total_steps:
         index, stage_step = locate(recipe, state.step)
         if index != state.stage:
             _begin_stage(recipe, index, state)
+            _load_learned(stages[index], state)
         yield _step(recipe, index, stages[index], stage_step, state)
         if state.alarms.hopeless:
             raise StudioError(state.alarms.hopeless)
@@ -114,6 +119,22 @@ def _begin_stage(recipe: Recipe, index: int, state: LoopState) -> None:
     scene.match_sh_degree()
     state.stage, state.scene, state.optimizer = index, scene, adam(scene)
     state.statistics = TopologyState.empty(len(scene), scene.tensors.means.device)
+    state.learned = {}
+
+
+def _load_learned(stage: BuiltStage, state: LoopState) -> None:
+    for term in stage.terms:
+        prefix = f"{term.name}/"
+        own = {name: tensor for name, tensor in state.learned.items() if name.startswith(prefix)}
+        term.guidance.load_state({name.removeprefix(prefix): tensor for name, tensor in own.items()})
+
+
+def _learned(stage: BuiltStage) -> dict[str, Tensor]:
+    return {
+        f"{term.name}/{name}": tensor
+        for term in stage.terms
+        for name, tensor in term.guidance.state().items()
+    }
 
 
 def _step(recipe: Recipe, index: int, stage: BuiltStage, stage_step: int, state: LoopState) -> StepReport:
@@ -151,6 +172,7 @@ def _step(recipe: Recipe, index: int, stage: BuiltStage, stage_step: int, state:
     if not non_finite:
         _change_topology(recipe, stage, stage_step + 1, progress, state, render)
     state.optimizer.zero_grad(set_to_none=True)
+    state.learned = _learned(stage)
     state.step += 1
     clock.lap("topology")
 

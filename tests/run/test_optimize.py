@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -42,6 +42,12 @@ class Counting:
 
     def denoiser_calls(self, batch: int) -> int:
         return 0
+
+    def state(self) -> dict[str, torch.Tensor]:
+        return {}
+
+    def load_state(self, state: Mapping[str, torch.Tensor]) -> None:
+        assert not state
 
 
 def built(recipe: Recipe) -> tuple[BuiltStage, ...]:

@@ -19,6 +19,7 @@ def layout(condition: Condition) -> Hashable:
         None if cameras is None else (cameras.width, cameras.height, cameras.time is None),
         condition.background is None,
         None if condition.image is None else condition.image.shape[1:],
+        None if condition.control is None else condition.control.shape[1:],
     )
 
 
@@ -46,6 +47,9 @@ def concatenate(conditions: Sequence[Condition], batch: int) -> Condition:
         image=None
         if first.image is None
         else torch.cat([c.image for c in conditions if c.image is not None]),
+        control=None
+        if first.control is None
+        else torch.cat([c.control for c in conditions if c.control is not None]),
     )
 
 

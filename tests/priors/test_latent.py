@@ -12,18 +12,12 @@ import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from studio.cameras import orbit
+from studio.cameras import CAMERA_FEATURES, camera_features, orbit
 from studio.errors import StudioError
 from studio.interfaces import Prior
-from studio.priors.latent import (
-    CAMERA_FEATURES,
-    Autoencoder,
-    CachedTextEmbedder,
-    ClipTextEmbedder,
-    PixelUnshuffle,
-    camera_features,
-    load_latent_prior,
-)
+from studio.priors.codecs import Autoencoder, PixelUnshuffle
+from studio.priors.latent import Options, load_latent_prior
+from studio.priors.text import CachedTextEmbedder, ClipTextEmbedder
 from studio.priors.training.model import word_tokenizer
 from studio.types import Condition, PromptEmbedding
 
@@ -200,7 +194,7 @@ def test_camera_features_turn_with_the_circle() -> None:
 def test_no_gradient_through_the_denoiser_unless_asked(tmp_path: Path) -> None:
     folder = save(tmp_path / "model")
     for wanted in (False, True):
-        prior = load_latent_prior(folder, differentiable=wanted)
+        prior = load_latent_prior(folder, options=Options(differentiable=wanted))
         x_t, timesteps = sample(48)
         x_t.requires_grad_()
         # An epsilon model's output alone: nothing else links the answer to x_t.

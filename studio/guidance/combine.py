@@ -14,7 +14,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from studio.guidance.state import State, Term
+from studio.guidance.state import NULL, POSITIVE, State, Term
+from studio.recipes.ramps import Ramp, value_at
 
 
 @runtime_checkable
@@ -70,3 +71,23 @@ class LinearCombination:
             else:
                 direction.add_(scores[term], alpha=value)
         return direction.add_(state.noise, alpha=coefficients.noise) if coefficients.noise else direction
+
+
+def guided(cfg_scale: Ramp, noise: float = 0.0) -> LinearCombination:
+    """Classifier-free guidance, ``null + cfg_scale (positive - null)``, plus a multiple of the noise."""
+
+    def coefficients(progress: float) -> Coefficients:
+        scale = value_at(cfg_scale, progress)
+        return Coefficients({POSITIVE: scale, NULL: 1.0 - scale}, noise)
+
+    return LinearCombination(coefficients)
+
+
+def guided_against(cfg_scale: Ramp, target: Term) -> LinearCombination:
+    """Classifier-free guidance minus one other prediction, at another level."""
+
+    def coefficients(progress: float) -> Coefficients:
+        scale = value_at(cfg_scale, progress)
+        return Coefficients({POSITIVE: scale, NULL: 1.0 - scale, target: -1.0})
+
+    return LinearCombination(coefficients)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from studio.guidance.citation import Citation
 from studio.guidance.combine import Combine
-from studio.guidance.noise import NoisePolicy
+from studio.guidance.forward import NoisePolicy
 from studio.guidance.objective import Descent
 from studio.guidance.times import TimeSampler
 from studio.guidance.weighting import Weight

@@ -6,34 +6,29 @@ images at several levels and hands on the scores it computed.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from typing_extensions import assert_never
 
-from studio.guidance.state import MAIN, Levels, State
+from studio.guidance import consistent, inversion
+from studio.guidance.forward import NoisePolicy, Rounds, diffused
+from studio.guidance.state import Levels, State, Term
 from studio.guidance.terms import ScoreBank
 from studio.randomness import generator
-from studio.recipes.guidance import FixedNoise, NoiseConfig, RandomNoise
+from studio.recipes.guidance import (
+    ConsistentNoise,
+    FixedNoise,
+    InvertedNoise,
+    NoiseConfig,
+    OdeNoise,
+    RandomNoise,
+    RefinedNoise,
+)
 from studio.schedule import NoiseSchedule
-
-
-@runtime_checkable
-class NoisePolicy(Protocol):
-    """Makes the noisy images of a step."""
-
-    def __call__(
-        self,
-        clean: Float[Tensor, "b c h w"],
-        levels: Levels,
-        schedule: NoiseSchedule,
-        bank: ScoreBank,
-        rng: torch.Generator,
-    ) -> State:
-        """The images at every level in ``levels``. Predictions, if any are needed, come from ``bank``."""
 
 
 @dataclass(frozen=True)
@@ -46,11 +41,20 @@ class Random:
         levels: Levels,
         schedule: NoiseSchedule,
         bank: ScoreBank,
+        progress: float,
         rng: torch.Generator,
     ) -> State:
         """One draw from ``rng``."""
         noise = torch.randn(clean.shape, generator=rng, device=rng.device, dtype=clean.dtype)
         return diffused(clean, noise.to(clean.device), levels, schedule)
+
+    def rounds(self, levels: Levels, schedule: NoiseSchedule, progress: float) -> Rounds:
+        """Nothing."""
+        return ()
+
+    def known(self, levels: Levels, progress: float) -> Collection[Term]:
+        """Nothing."""
+        return ()
 
 
 @dataclass(frozen=True)
@@ -65,12 +69,53 @@ class Fixed:
         levels: Levels,
         schedule: NoiseSchedule,
         bank: ScoreBank,
+        progress: float,
         rng: torch.Generator,
     ) -> State:
         """The same noise whatever the step."""
         source = generator(self.seed, "fixed noise")
         noise = torch.randn(clean.shape[1:], generator=source, dtype=clean.dtype).to(clean.device)
         return diffused(clean, noise.expand_as(clean), levels, schedule)
+
+    def rounds(self, levels: Levels, schedule: NoiseSchedule, progress: float) -> Rounds:
+        """Nothing."""
+        return ()
+
+    def known(self, levels: Levels, progress: float) -> Collection[Term]:
+        """Nothing."""
+        return ()
+
+
+@dataclass(frozen=True)
+class Switched:
+    """One policy until ``switch_at``, another from there on."""
+
+    before: NoisePolicy
+    after: NoisePolicy
+    switch_at: float
+
+    def __call__(
+        self,
+        clean: Float[Tensor, "b c h w"],
+        levels: Levels,
+        schedule: NoiseSchedule,
+        bank: ScoreBank,
+        progress: float,
+        rng: torch.Generator,
+    ) -> State:
+        """What the policy of the moment makes."""
+        return self._at(progress)(clean, levels, schedule, bank, progress, rng)
+
+    def rounds(self, levels: Levels, schedule: NoiseSchedule, progress: float) -> Rounds:
+        """What the policy of the moment asks."""
+        return self._at(progress).rounds(levels, schedule, progress)
+
+    def known(self, levels: Levels, progress: float) -> Collection[Term]:
+        """What the policy of the moment knows."""
+        return self._at(progress).known(levels, progress)
+
+    def _at(self, progress: float) -> NoisePolicy:
+        return self.before if progress < self.switch_at else self.after
 
 
 def policy(config: NoiseConfig) -> NoisePolicy:
@@ -80,18 +125,13 @@ def policy(config: NoiseConfig) -> NoisePolicy:
             return Random()
         case FixedNoise():
             return Fixed(config.seed)
+        case InvertedNoise():
+            return inversion.Inverted(config.stride, config.cfg_scale, config.eta, config.start_noise)
+        case RefinedNoise():
+            return inversion.Refined(Random())
+        case OdeNoise():
+            return inversion.Ode(config.steps)
+        case ConsistentNoise():
+            return consistent.Consistent(config)
         case _:
             assert_never(config)
-
-
-def diffused(
-    clean: Float[Tensor, "b c h w"],
-    noise: Float[Tensor, "b c h w"],
-    levels: Levels,
-    schedule: NoiseSchedule,
-) -> State:
-    """The forward process: ``alpha x + sigma noise`` at every level."""
-    levels = {name: timesteps.to(clean.device) for name, timesteps in levels.items()}
-    noisy = {name: schedule.add_noise(clean, noise, timesteps) for name, timesteps in levels.items()}
-    assert MAIN in noisy
-    return State(schedule, clean, levels, noisy, noise)

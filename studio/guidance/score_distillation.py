@@ -81,7 +81,7 @@ class ScoreDistillation:
         with torch.set_grad_enabled(isinstance(method.combine, Descent)):
             levels = method.times(self.prior.schedule, progress, len(x), rng)
             clean.requires_grad_(torch.is_grad_enabled())
-            state = method.noise(clean, levels, self.prior.schedule, bank, rng)
+            state = method.noise(clean, levels, self.prior.schedule, bank, progress, rng)
             if method.draws_chance:
                 chance = torch.rand(len(x), generator=rng, device=rng.device).to(clean)
                 state = replace(state, chance=chance)
@@ -106,10 +106,23 @@ class ScoreDistillation:
         )
 
     def denoiser_calls(self, batch: int, progress: float = 0.0) -> int:
-        """How many images one call at ``progress`` sends through denoisers, a critic's training included."""
-        asked = predictions_for(self._terms(progress), self.method.scores.perp_neg != 0)
-        scores = [term for term in asked if term.branch is not Branch.LOG_RATIO]
-        return batch * len(scores) + self._training_calls(batch)
+        """How many images one call at ``progress`` sends through denoisers, a critic's training included.
+
+        Where that follows from the noise levels that are drawn (DDIM inversion), the most that it can be.
+        """
+        method, schedule = self.method, self.prior.schedule
+        _, noisiest = method.times.extremes(schedule, progress)
+        known = method.noise.known(noisiest, progress)
+        asked = [term for term in self._terms(progress) if term not in known]
+        use_perp_neg = method.scores.perp_neg != 0
+        rounds = method.noise.rounds(noisiest, schedule, progress)
+        on_the_way = sum(len(predictions_for(terms, use_perp_neg)) for terms in rounds)
+        scores = [
+            term
+            for term in predictions_for(asked, use_perp_neg)
+            if term not in known and term.branch is not Branch.LOG_RATIO
+        ]
+        return batch * (on_the_way + len(scores)) + self._training_calls(batch)
 
     def state(self) -> Mapping[str, Tensor]:
         """What the critic and the density ratio have learned."""

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from studio.guidance import noise, times, weighting
 from studio.guidance.citation import Citation
-from studio.guidance.combine import Coefficients, LinearCombination
+from studio.guidance.combine import LinearCombination, guided
 from studio.guidance.method import Method
-from studio.guidance.state import NULL, POSITIVE
 from studio.recipes.guidance import SdsConfig
-from studio.recipes.ramps import Ramp, value_at
+from studio.recipes.ramps import Ramp
 
 CITATION = Citation(
     authors="B. Poole, A. Jain, J. T. Barron, B. Mildenhall",
@@ -23,12 +22,7 @@ CITATION = Citation(
 
 def guided_minus_noise(cfg_scale: Ramp, noise_coefficient: float = -1.0) -> LinearCombination:
     """``null + cfg_scale (positive - null) + noise_coefficient noise``."""
-
-    def coefficients(progress: float) -> Coefficients:
-        scale = value_at(cfg_scale, progress)
-        return Coefficients({POSITIVE: scale, NULL: 1.0 - scale}, noise=noise_coefficient)
-
-    return LinearCombination(coefficients)
+    return guided(cfg_scale, noise_coefficient)
 
 
 def method(config: SdsConfig) -> Method:

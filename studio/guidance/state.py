@@ -17,6 +17,18 @@ Level = str
 MAIN: Level = "t"
 """The level that every method has: the one its weight is a function of."""
 
+ANCHOR: Level = "s"
+"""Where an inversion ends; the other levels are one step from it."""
+
+MIDDLE: Level = "mu"
+"""Between ``ANCHOR`` and ``MAIN``."""
+
+NOISIER: Level = "noisier"
+"""A little beyond ``MAIN``."""
+
+LATER: Level = "later"
+"""Below ``MAIN``: where a step down the ODE leads."""
+
 Levels = Mapping[Level, Float[Tensor, "b"]]
 """Timesteps of a batch, by level."""
 
@@ -25,6 +37,8 @@ class Branch(Enum):
     """Which of the conditioning's branches a score belongs to."""
 
     POSITIVE = "positive"
+    TEXT_ONLY = "text_only"
+    """The positive branch without its reference image, where it has one."""
     NULL = "null"
     NEGATIVE = "negative"
     REPULSION = "repulsion"
@@ -50,11 +64,13 @@ class Term:
         branch: what the prior is told.
         index: which of several negatives or repulsions.
         level: where the noisy image lies.
+        unsteered: Perp-Neg, where it is on, leaves this one alone.
     """
 
     branch: Branch
     index: int = 0
     level: Level = MAIN
+    unsteered: bool = False
 
 
 POSITIVE, NULL, NEGATIVE = Term(Branch.POSITIVE), Term(Branch.NULL), Term(Branch.NEGATIVE)
@@ -73,7 +89,7 @@ class State:
         levels: timesteps by name; ``MAIN`` among them.
         noisy: the images at each level.
         noise: the noise that a method may subtract: what was added to reach ``MAIN``.
-        scores: predictions that were made on the way (DDIM inversion), so nobody asks for them twice.
+        scores: answers that were given on the way (DDIM inversion), so nobody asks for them twice.
         chance: a number in 0-1 for each image, for methods that draw their guidance scale; None for others.
     """
 

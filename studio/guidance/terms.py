@@ -77,10 +77,14 @@ def predictions_for(terms: Sequence[Term], use_perp_neg: bool) -> tuple[Term, ..
     wanted: dict[Term, None] = {}
     for term in terms:
         wanted[term] = None
-        if use_perp_neg and term.branch is Branch.POSITIVE:
+        if use_perp_neg and _may_be_steered(term):
             wanted[replace(term, branch=Branch.NULL)] = None
             wanted.update((replace(term, branch=Branch.REPULSION, index=i), None) for i in range(REPULSIONS))
     return tuple(wanted)
+
+
+def _may_be_steered(term: Term) -> bool:
+    return term.branch is Branch.POSITIVE and not term.unsteered
 
 
 @runtime_checkable
@@ -142,9 +146,15 @@ class ScoreBank:
         self._terms_per_forward = terms_per_forward
         self.denoiser_calls = 0
 
+    @property
+    def conditioning(self) -> Conditioning:
+        """What the prior is told."""
+        return self._conditioning
+
     def get(self, terms: Sequence[Term], state: State) -> dict[Term, Float[Tensor, "b c h w"]]:
         """The scores of ``terms``, each predicted at most once."""
-        needed = predictions_for(terms, self._perp_neg != 0)
+        unknown = [term for term in terms if term not in state.scores]
+        needed = predictions_for(unknown, self._perp_neg != 0)
         asked = [term for term in needed if term not in state.scores and term.branch is not Branch.LOG_RATIO]
         requests = [
             Request(
@@ -161,7 +171,10 @@ class ScoreBank:
                 assert self._ratio is not None
                 x_t = state.noisy[term.level]
                 predicted[term] = self._ratio(x_t, state.levels[term.level]).to(x_t.dtype).expand_as(x_t)
-        return {term: self._steered(term, predicted) for term in terms}
+        return {
+            term: state.scores[term] if term in state.scores else self._steered(term, predicted)
+            for term in terms
+        }
 
     def predict(self, requests: Sequence[Request]) -> list[Float[Tensor, "b c h w"]]:
         """The noise in each request's images, in the images' precision."""
@@ -222,6 +235,8 @@ class ScoreBank:
                 raise AssertionError("a ratio has no condition")
             case Branch.POSITIVE:
                 return self._conditioning.positive
+            case Branch.TEXT_ONLY:
+                return replace(self._conditioning.positive, image=None)
             case Branch.NULL:
                 return self._conditioning.null
             case Branch.NEGATIVE:
@@ -238,7 +253,7 @@ class ScoreBank:
 
     def _steered(self, term: Term, predicted: Mapping[Term, Tensor]) -> Tensor:
         repulsion = self._conditioning.repulsion
-        if self._perp_neg == 0 or term.branch is not Branch.POSITIVE or repulsion is None:
+        if self._perp_neg == 0 or not _may_be_steered(term) or repulsion is None:
             return predicted[term]
         wrong_views = [predicted[replace(term, branch=Branch.REPULSION, index=i)] for i in range(REPULSIONS)]
         null = predicted[replace(term, branch=Branch.NULL)]

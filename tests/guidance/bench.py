@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from studio.guidance.forward import NoisePolicy, Rounds, diffused
+from studio.guidance.inversion import Descended, Inverted, Ode, Refined
 from studio.guidance.method import Method
-from studio.guidance.noise import diffused
+from studio.guidance.noise import Switched
 from studio.guidance.score_distillation import ScoreDistillation
-from studio.guidance.state import MAIN, Levels, State
+from studio.guidance.state import MAIN, Levels, State, Term
 from studio.guidance.terms import ScoreBank
+from studio.guidance.times import Ahead, Anchored, Between, Raised, TimeSampler
 from studio.interfaces import Prior
 from studio.priors.analytic import AnalyticPrior, GaussianMixture
 from studio.schedule import NoiseSchedule, Prediction
@@ -76,6 +79,10 @@ class GivenTimes:
     def __call__(self, schedule: NoiseSchedule, progress: float, batch: int, rng: torch.Generator) -> Levels:
         return {MAIN: self.timesteps.float().expand(batch)}
 
+    def extremes(self, schedule: NoiseSchedule, progress: float) -> tuple[Levels, Levels]:
+        timesteps = self.timesteps.float().reshape(-1)
+        return {MAIN: timesteps.min()[None]}, {MAIN: timesteps.max()[None]}
+
 
 @dataclass(frozen=True)
 class GivenNoise:
@@ -84,9 +91,43 @@ class GivenNoise:
     noise: Tensor
 
     def __call__(
-        self, clean: Tensor, levels: Levels, schedule: NoiseSchedule, bank: ScoreBank, rng: torch.Generator
+        self,
+        clean: Tensor,
+        levels: Levels,
+        schedule: NoiseSchedule,
+        bank: ScoreBank,
+        progress: float,
+        rng: torch.Generator,
     ) -> State:
         return diffused(clean, self.noise.to(clean), levels, schedule)
+
+    def rounds(self, levels: Levels, schedule: NoiseSchedule, progress: float) -> Rounds:
+        return ()
+
+    def known(self, levels: Levels, progress: float) -> Collection[Term]:
+        return ()
+
+
+def at(times: TimeSampler, timesteps: Tensor) -> TimeSampler:
+    """The sampler, with the level that it draws given; what it adds to it stays."""
+    match times:
+        case Anchored() | Between() | Ahead() | Raised():
+            return replace(times, inner=at(times.inner, timesteps))
+        case _:
+            return GivenTimes(timesteps)
+
+
+def under(policy: NoisePolicy, noise: Tensor) -> NoisePolicy:
+    """The policy, with the noise that it draws given; what the prior finds by itself stays."""
+    match policy:
+        case Refined() | Descended():
+            return replace(policy, inner=under(policy.inner, noise))
+        case Switched():
+            return replace(policy, before=under(policy.before, noise), after=under(policy.after, noise))
+        case Inverted() | Ode():
+            return policy
+        case _:
+            return GivenNoise(noise)
 
 
 def run(
@@ -99,7 +140,9 @@ def run(
     progress: float = 0.0,
 ) -> GuidanceOutput:
     """One call at given levels, with given noise."""
-    given = replace(method, times=GivenTimes(torch.as_tensor(timesteps)), noise=GivenNoise(noise))
+    given = replace(
+        method, times=at(method.times, torch.as_tensor(timesteps)), noise=under(method.noise, noise)
+    )
     return ScoreDistillation(prior, given)(x, conditioning, progress, torch.Generator())
 
 

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import torch
 
-from studio.guidance.noise import NoisePolicy, policy
+from studio.guidance.forward import NoisePolicy
+from studio.guidance.noise import policy
 from studio.guidance.state import MAIN, State
 from studio.guidance.terms import ScoreBank
 from studio.recipes.guidance import FixedNoise, RandomNoise
@@ -16,7 +17,7 @@ def noised(noise: NoisePolicy, rng: torch.Generator, batch_seed: int = 0) -> Sta
     prior = two_gaussians()
     levels = {MAIN: TIMESTEPS, "later": TIMESTEPS / 2}
     bank = ScoreBank(prior, conditioning_of(prior))
-    return noise(images(3, batch_seed), levels, STABLE_DIFFUSION, bank, rng)
+    return noise(images(3, batch_seed), levels, STABLE_DIFFUSION, bank, 0.0, rng)
 
 
 def test_the_forward_process_is_followed_at_every_level() -> None:

@@ -7,7 +7,7 @@ import torch
 
 from studio.cameras import orbit
 from studio.errors import StudioError
-from studio.guidance.noise import diffused
+from studio.guidance.forward import diffused
 from studio.guidance.state import MAIN, NEGATIVE, NULL, POSITIVE, Branch, State, Term
 from studio.guidance.terms import ScoreBank, cfg, perp_neg, perpendicular
 from studio.schedule import Prediction

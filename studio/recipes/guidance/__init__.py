@@ -20,6 +20,11 @@ from studio.recipes.guidance.critics import (
     TrainedCriticConfig,
     VsdConfig,
 )
+from studio.recipes.guidance.flow import (
+    CfdConfig,
+    RfdsConfig,
+    UcmConfig,
+)
 from studio.recipes.guidance.linear import (
     BridgeConfig,
     CsdConfig,
@@ -40,44 +45,80 @@ from studio.recipes.guidance.matching import (
     SimConfig,
     TdmConfig,
 )
+from studio.recipes.guidance.pairs import (
+    AsdConfig,
+    AutomaticBalance,
+    BsdConfig,
+    FixedBalance,
+    MvdreamConfig,
+)
 from studio.recipes.guidance.shared import (
+    ConsistentNoise,
+    DreamTimeTimes,
     FixedNoise,
     GradientConfig,
+    InvertedNoise,
     NoiseConfig,
     NotNegative,
+    OdeNoise,
     Positive,
     RandomNoise,
+    RefinedNoise,
     ScoresConfig,
     SweepTimes,
     TimesConfig,
     UniformTimes,
     WeightName,
 )
+from studio.recipes.guidance.trajectories import (
+    CdsConfig,
+    CsmConfig,
+    IsmConfig,
+    SdiConfig,
+    TsmConfig,
+    VpcsmConfig,
+)
 
 __all__ = [
+    "AsdConfig",
+    "AutomaticBalance",
     "BridgeConfig",
+    "BsdConfig",
+    "CdsConfig",
+    "CfdConfig",
+    "ConsistentNoise",
     "CriticConfig",
     "CsdConfig",
+    "CsmConfig",
     "DisbackConfig",
     "Divergence",
     "Dmd2Config",
+    "DreamTimeTimes",
     "EsdConfig",
     "FDistillConfig",
     "FittedCriticConfig",
+    "FixedBalance",
     "FixedNoise",
     "GradientConfig",
     "GuidanceConfig",
     "HifaConfig",
     "HifaWeightName",
+    "InvertedNoise",
+    "IsmConfig",
     "LodsConfig",
+    "MvdreamConfig",
     "NfsdConfig",
     "NoiseConfig",
     "NotNegative",
+    "OdeNoise",
     "PgSbConfig",
     "Positive",
     "RandomNoise",
     "RatioHeadConfig",
+    "RefinedNoise",
+    "RfdsConfig",
     "ScoresConfig",
+    "SdiConfig",
     "SdsConfig",
     "SfdConfig",
     "SidConfig",
@@ -87,7 +128,10 @@ __all__ = [
     "TdmConfig",
     "TimesConfig",
     "TrainedCriticConfig",
+    "TsmConfig",
+    "UcmConfig",
     "UniformTimes",
+    "VpcsmConfig",
     "VsdConfig",
     "WeightName",
 ]
@@ -109,6 +153,18 @@ GuidanceConfig = Annotated[
     | DisbackConfig
     | SidConfig
     | SimConfig
-    | SfdConfig,
+    | SfdConfig
+    | IsmConfig
+    | TsmConfig
+    | CsmConfig
+    | VpcsmConfig
+    | SdiConfig
+    | CdsConfig
+    | AsdConfig
+    | BsdConfig
+    | MvdreamConfig
+    | RfdsConfig
+    | UcmConfig
+    | CfdConfig,
     Field(discriminator="kind"),
 ]

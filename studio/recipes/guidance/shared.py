@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from studio.recipes.ramps import STRICT, Fraction, Ramp
+from studio.recipes.ramps import STRICT, Fraction, Number, Ramp
 
 Positive = Annotated[float, Field(strict=True, gt=0.0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(strict=True, ge=0.0, allow_inf_nan=False)]
@@ -42,7 +42,26 @@ class SweepTimes:
     """How the level follows progress: its square root (HiFA), fast at first, or progress itself."""
 
 
-TimesConfig = Annotated[UniformTimes | SweepTimes, Field(discriminator="kind")]
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class DreamTimeTimes:
+    """One falling noise level that dwells where content forms (DreamTime); nothing is drawn."""
+
+    kind: Literal["dreamtime"] = "dreamtime"
+    t_min: Fraction = 0.02
+    """The level after the last step, as a fraction of the schedule."""
+    t_max: Fraction = 0.98
+    """The level at the first step, as a fraction of the schedule."""
+    plateau_from: Fraction = 0.5
+    """Lower end of the levels that matter most."""
+    plateau_to: Fraction = 0.8
+    """Upper end of the levels that matter most."""
+    spread_below: Positive = 0.1
+    """How fast the levels below matter less: a standard deviation, as a fraction of the schedule."""
+    spread_above: Positive = 0.3
+    """How fast the levels above matter less."""
+
+
+TimesConfig = Annotated[UniformTimes | SweepTimes | DreamTimeTimes, Field(discriminator="kind")]
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -61,7 +80,56 @@ class FixedNoise:
     """Which noise image."""
 
 
-NoiseConfig = Annotated[RandomNoise | FixedNoise, Field(discriminator="kind")]
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class InvertedNoise:
+    """The noise that the prior finds in the image, by DDIM inversion. It costs a prediction each stride."""
+
+    kind: Literal["inverted"] = "inverted"
+    stride: Annotated[float, Field(strict=True, gt=0.0, le=1.0)] = 0.2
+    """The longest step, as a fraction of the schedule."""
+    cfg_scale: Number = 0.0
+    """Guidance on the way; 0 asks the unconditional branch alone."""
+    eta: Fraction = 0.0
+    """Fresh noise in each step, as a share of DDPM's."""
+    start_noise: NotNegative = 0.0
+    """Fresh noise before the first step, as a share of the lowest level's (LucidDreamer's code has 1)."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class RefinedNoise:
+    """Fresh noise, replaced once by what the prompt predicts (RFDS-Rev)."""
+
+    kind: Literal["refined"] = "refined"
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class OdeNoise:
+    """The noise at the end of the prompt's ODE (UCM)."""
+
+    kind: Literal["ode"] = "ode"
+    steps: Annotated[int, Field(strict=True, ge=1)] = 3
+    """Euler steps from the image to pure noise."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class ConsistentNoise:
+    """Noise that sticks to a sphere around the scene and is seen from each camera (CFD)."""
+
+    kind: Literal["consistent"] = "consistent"
+    seed: int = 0
+    """Which noise."""
+    share: Fraction = 1.0
+    """The variance that is consistent between views; the rest is fresh noise."""
+    radius: Positive = 1.0
+    """Of the sphere around the origin."""
+    cells_per_pixel: Positive = 4.0
+    """Grains of noise on the sphere for each pixel of an image."""
+
+
+NoiseConfig = Annotated[
+    RandomNoise | FixedNoise | InvertedNoise | RefinedNoise | OdeNoise | ConsistentNoise,
+    Field(discriminator="kind"),
+]
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

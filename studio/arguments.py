@@ -43,6 +43,8 @@ class Generate:
     """Any other key of the recipe, such as stages.0.cameras.views_per_step=8; may be given again."""
     dry_run: bool = False
     """Print the resolved recipe and the predicted time and memory, and stop."""
+    offline: bool = False
+    """Never use the network: only what is on this machine."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,8 @@ class Resume:
 
     run: RunFolder
     """The run's folder."""
+    offline: bool = False
+    """Never use the network: only what is on this machine."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +109,8 @@ class PriorInfo:
 
     prior: Annotated[Positional[PriorName], arg(metavar="PRIOR")] = "auto"
     """auto, library, small, a folder or a hub id."""
+    offline: bool = False
+    """Never use the network: only what is on this machine."""
 
 
 @dataclass(frozen=True)
@@ -183,6 +189,8 @@ class Doctor:
 
     output: Path = Path("runs")
     """The folder that runs would be written to."""
+    offline: bool = False
+    """Do not ask the hub which models it still has."""
 
 
 @dataclass(frozen=True)

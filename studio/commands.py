@@ -28,6 +28,7 @@ from studio.export.views import pictures
 from studio.guidance.citation import Citation
 from studio.guidance.methods import citations
 from studio.meshes import load_mesh, normalised
+from studio.priors import weights
 from studio.priors.catalogue import Catalogue, CatalogueEntry
 from studio.priors.catalogue_build import build_catalogue
 from studio.priors.latent import LatentPrior, load_latent_prior
@@ -65,9 +66,11 @@ def perform(command: arguments.Command) -> int:
     """
     match command:
         case arguments.Generate():
-            return generate(command)
+            with weights.offline(command.offline):
+                return generate(command)
         case arguments.Resume():
-            return resume(command)
+            with weights.offline(command.offline):
+                return resume(command)
         case arguments.Export():
             return export(command)
         case arguments.Render():
@@ -77,7 +80,8 @@ def perform(command: arguments.Command) -> int:
         case arguments.Prior():
             return prior(command.command)
         case arguments.Doctor():
-            return doctor(command)
+            with weights.offline(command.offline):
+                return doctor(command)
         case arguments.Cite():
             return cite(command)
         case _:
@@ -267,7 +271,8 @@ def prior(
     """Looks at priors, and makes them."""
     match command:
         case arguments.PriorInfo():
-            return prior_info(command)
+            with weights.offline(command.offline):
+                return prior_info(command)
         case arguments.PriorVocab():
             return prior_vocab(command)
         case arguments.PriorBuildCatalogue():
@@ -354,11 +359,7 @@ def prior_train(command: arguments.PriorTrain) -> int:
             )
         if report.sheet is not None:
             print(f"samples: {report.sheet}", flush=True)
-    trainer = Trainer(config, load_views(config.views))
-    trainer.resume()
-    folder = config.folder / "prior"
-    save_model(trainer.average, config.model, folder)
-    print(f"trained; use it with: studio generate PROMPT --prior {folder}")
+    print(f"trained; use it with: studio generate PROMPT --prior {config.folder / MODEL}")
     return 0
 
 
@@ -405,10 +406,19 @@ def _describe_catalogue(catalogue: Catalogue) -> None:
 
 def _describe_model(source: str) -> None:
     model = load_latent_prior(source, torch.device("cpu"))
-    weights = sum(parameter.numel() for parameter in model.denoiser.parameters())
-    print(f"{source}: {type(model.denoiser).__name__}, {weights / 1e6:.1f} M weights")
+    count = sum(parameter.numel() for parameter in model.denoiser.parameters())
+    print(f"{source}: {type(model.denoiser).__name__}, {count / 1e6:.1f} M weights")
     print(f"predicts {model.prediction.value} at {len(model.schedule)} noise levels")
     print(f"is told the camera: {'yes' if model.uses_camera else 'no, only words'}")
+    limits = model.limits
+    if not limits.supports_null:
+        print("is guidance-distilled: it has no unconditional branch")
+    if limits.views > 1:
+        print(f"sees {limits.views} views at once")
+    if limits.needs_image:
+        print("shows the object in prior.image; it reads no words")
+    if (entry := weights.known(source)) is not None:
+        print(f"licence: {entry.licence}")
 
 
 def _catalogue(folder: Path | None) -> Catalogue:

@@ -15,6 +15,7 @@ import torch
 
 from studio.errors import StudioError
 from studio.ops import library
+from studio.priors import weights
 from studio.priors.catalogue import Catalogue
 from studio.recipes import load
 from studio.resources import presets_folder
@@ -47,6 +48,7 @@ def examine(output: Path) -> Iterator[Finding]:
     yield from _kernels()
     yield from _libraries()
     yield from _priors()
+    yield from _weights()
     yield from _room(output)
 
 
@@ -101,9 +103,46 @@ def _priors() -> Iterator[Finding]:
     except StudioError as error:
         yield Finding("prior auto", str(error), trouble=True)
     yield Finding("presets", f"{len(list(presets_folder().glob('*.toml')))} in {presets_folder()}")
-    hub = Path(os.environ.get("HF_HOME", Path.home() / ".cache" / "huggingface")) / "hub"
+
+
+def _weights() -> Iterator[Finding]:
+    """The published models: what is here, gone, gated, and what this machine can run."""
+    hub = weights.hub_cache()
     models = sorted(path.name[len("models--") :].replace("--", "/") for path in hub.glob("models--*"))
     yield Finding("downloaded models", ", ".join(models) or f"none in {hub}")
+    asks_hub = not weights.is_offline()
+    for model in weights.REGISTRY:
+        folder = weights.cached(model.id, model.revision)
+        missing = None if folder is None else weights.missing_file(folder)
+        if folder is None:
+            parts = [f"not here, about {model.download_gib:g} GiB to download"]
+        elif missing is None:
+            parts = ["here, whole"]
+        else:
+            parts = [f"half a download: {missing} is missing, use it once with the network on"]
+        state = weights.hub_state(model.id) if asks_hub else "unreachable"
+        if asks_hub and state == "unreachable":
+            asks_hub = False
+            yield Finding("hub", "not reached: what follows is what the registry knows")
+        if state == "gone":
+            parts.append(f"gone from the hub; mirrors: {', '.join(model.mirrors) or 'none known'}")
+        elif state == "gated" or model.gated:
+            parts.append("gated: accept its licence on the hub and log in")
+        parts += [_fits(model.memory_gib), model.licence]
+        gone = state == "gone" and folder is None
+        yield Finding("weights", f"{model.id}: {'; '.join(parts)}", trouble=missing is not None or gone)
+    for removed, live in weights.REMOVED.items():
+        yield Finding("removed weights", f"{removed}: gone from the hub, now {live}")
+
+
+def _fits(memory_gib: float) -> str:
+    wants = f"wants about {memory_gib:g} GiB of GPU memory"
+    if not torch.cuda.is_available():
+        return f"{wants}, there is no GPU"
+    there = max(
+        torch.cuda.get_device_properties(index).total_memory for index in range(torch.cuda.device_count())
+    )
+    return "runs here" if there / _GIB > memory_gib else f"{wants}, there are {there / _GIB:.0f}"
 
 
 def _room(output: Path) -> Iterator[Finding]:

@@ -89,12 +89,14 @@ class Limits:
         views: how many pictures of one asset come together, neighbours in the batch at one noise level.
         needs_image: its positive branch wants ``Condition.image``.
         needs_control: every branch wants ``Condition.control``.
+        reads_text: prompts mean something to it.
     """
 
     supports_null: bool = True
     views: int = 1
     needs_image: bool = False
     needs_control: bool = False
+    reads_text: bool = True
 
 
 @runtime_checkable

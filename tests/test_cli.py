@@ -155,7 +155,7 @@ def test_cite(studio_command: Command) -> None:
 
 
 def test_doctor(studio_command: Command) -> None:
-    said = studio_command("doctor", "--output", "runs")
+    said = studio_command("doctor", "--offline", "--output", "runs")
     assert said.code == 0
     for word in ("torch", "kernels on cpu", "cuda", "prior library", "prior auto", "memory", "output folder"):
         assert word in said.out

@@ -209,7 +209,7 @@ class Zero123:
     @property
     def limits(self) -> Limits:
         """It wants an image."""
-        return Limits(needs_image=True)
+        return Limits(needs_image=True, reads_text=False)
 
     def __call__(
         self,

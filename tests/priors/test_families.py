@@ -439,7 +439,7 @@ def test_zero123(tmp_path: Path) -> None:
     )
     other = prior.predict_noise(x_t, timesteps, Condition(prompt, views, image=1 - image))
     assert float((other - answer).abs().max()) > 1e-4
-    assert prior.limits == Limits(needs_image=True)
+    assert prior.limits == Limits(needs_image=True, reads_text=False)
 
 
 # --------------------------------------------------------------------------------------- what may be added

@@ -10,6 +10,7 @@ import torch
 
 from studio.errors import StudioError
 from studio.interfaces import Prior
+from studio.priors.latent import Options
 from studio.priors.library import LibraryPrior
 from studio.recipes.config import AutoPriorConfig, SmallPriorConfig
 from studio.recipes.load import load
@@ -37,12 +38,13 @@ def test_auto_says_which_and_why(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     reason = build_prior(recipe, torch.device("cuda")).reason
     assert "the exact prior" in reason and "none is on this machine" in reason
 
-    (tmp_path / "models--sd2-community--stable-diffusion-2-1" / "snapshots" / "abc" / "unet").mkdir(
-        parents=True
-    )
+    hub = tmp_path / "models--sd2-community--stable-diffusion-2-1"
+    (hub / "snapshots" / "abc" / "unet").mkdir(parents=True)
+    (hub / "refs").mkdir()
+    (hub / "refs" / "main").write_text("abc")
     asked = []
 
-    def loader(source: str, device: torch.device) -> Prior:
+    def loader(source: str, device: torch.device, options: Options) -> Prior:
         asked.append((source, device.type))
         return on_cpu.prior
 

@@ -28,6 +28,7 @@ from studio.priors.training.model import PREDICTION, ModelConfig, TextToImageMod
 from studio.randomness import generator
 
 CHECKPOINT = "checkpoint.safetensors"
+MODEL = "model"
 
 
 @dataclass(frozen=True)
@@ -60,8 +61,8 @@ class TrainConfig:
     folder: Path
     model: ModelConfig = field(default_factory=ModelConfig)
     start: Path | None = None
-    total_images: int = 150_000
-    batch: int = 16
+    total_images: int = 500_000
+    batch: int = 32
     learning_rate: float = 8e-4
     warmup_steps: int = 200
     decay_fraction: float = 0.3
@@ -103,7 +104,7 @@ class TrainReport:
 def train(config: TrainConfig) -> Iterator[TrainReport]:
     """Train, step by step. Closing the iterator, like reaching the end, leaves a checkpoint.
 
-    Beside each checkpoint the averaged weights are written to ``folder/model``, which ``--prior`` takes.
+    Beside each checkpoint the averaged weights are written to ``folder / MODEL``, which ``--prior`` takes.
 
     Raises:
         StudioError: when the views are missing, or the checkpoint is of another model or not readable.
@@ -242,7 +243,7 @@ class Trainer:
         metadata = {"step": str(self.step), "recipe": self._recipe()}
         save_file({name: value.contiguous() for name, value in tensors.items()}, part, metadata)
         os.replace(part, folder / CHECKPOINT)
-        self.export(folder / "model")
+        self.export(folder / MODEL)
 
     def resume(self) -> bool:
         """Go on from the checkpoint in the folder; False when there is none."""

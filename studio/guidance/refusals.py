@@ -1,0 +1,50 @@
+"""What a prior cannot serve is refused before the first step, with the reason."""
+
+from __future__ import annotations
+
+from studio.errors import StudioError
+from studio.guidance.method import Method
+from studio.guidance.state import Branch, Term
+from studio.guidance.terms import predictions_for
+from studio.interfaces import LimitedPrior, Limits, Prior
+from studio.schedule import NoiseSchedule
+
+_MOMENTS = 65
+
+
+def limits_of(prior: Prior) -> Limits:
+    """What a prior cannot be asked; anything, if it does not say."""
+    return prior.limits if isinstance(prior, LimitedPrior) else Limits()
+
+
+def refuse_unservable(name: str, method: Method, prior: Prior) -> None:
+    """See that a method asks a prior nothing that it cannot answer, at any progress.
+
+    Raises:
+        StudioError: it asks for an unconditional branch that is not there, or gives words to a prior that
+            reads none.
+    """
+    limits = limits_of(prior)
+    if not limits.supports_null and Branch.NULL in asked_branches(method, prior.schedule):
+        raise StudioError(
+            f"{name} compares the prompt with the unconditional branch, and a guidance-distilled model has "
+            "none: its guidance is inside. Use sds with cfg_scale = 1 (and prior.embedded_guidance), or a "
+            "model that is not distilled, such as Stable Diffusion 3."
+        )
+    if not limits.reads_text and (method.negatives or method.scores.perp_neg != 0.0):
+        raise StudioError(
+            f"{name} steers by a negative prompt or by views in words, and this prior reads no words; use "
+            "sds, or a prior that is told a prompt."
+        )
+
+
+def asked_branches(method: Method, schedule: NoiseSchedule) -> frozenset[Branch]:
+    """What a method asks for, on the way to its noise or for its combination, at any progress."""
+    asked: set[Term] = set()
+    for moment in range(_MOMENTS):
+        progress = moment / (_MOMENTS - 1)
+        asked.update(method.combine.terms(progress))
+        for levels in method.times.extremes(schedule, progress):
+            for terms in method.noise.rounds(levels, schedule, progress):
+                asked.update(terms)
+    return frozenset(term.branch for term in predictions_for(tuple(asked), method.scores.perp_neg != 0.0))

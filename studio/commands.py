@@ -34,8 +34,7 @@ from studio.priors.catalogue_build import build_catalogue
 from studio.priors.latent import LatentPrior, load_latent_prior
 from studio.priors.training.data import CaptionedMesh, load_views, render_data
 from studio.priors.training.evaluate import DdimSampler, evaluate, save_png, tiled
-from studio.priors.training.model import save_model
-from studio.priors.training.train import Trainer, train
+from studio.priors.training.train import MODEL, train
 from studio.priors.vocabulary import Vocabulary
 from studio.recipes import load
 from studio.recipes.config import (

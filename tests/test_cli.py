@@ -192,13 +192,13 @@ def test_a_prior_is_rendered_trained_evaluated_and_used(
     )  # fmt: skip
     assert said.code == 0, said
     assert "step 2/2" in said.out
-    assert "--prior training/prior" in said.out
+    assert "--prior training/model" in said.out
     said = studio_command(
         "prior",
         "evaluate",
         "views",
         "--prior",
-        "training/prior",
+        "training/model",
         "--pairs",
         "2",
         "--steps",
@@ -209,11 +209,11 @@ def test_a_prior_is_rendered_trained_evaluated_and_used(
     assert said.code == 0, said
     assert "top-1" in said.out
     assert Path("evaluation/samples.png").is_file()
-    said = studio_command("prior", "info", "training/prior")
+    said = studio_command("prior", "info", "training/model")
     assert "is told the camera: yes" in said.out
-    said = studio_command("generate", "a cube", "--preset", quick_recipe, "--prior", "training/prior")
+    said = studio_command("generate", "a cube", "--preset", quick_recipe, "--prior", "training/model")
     assert said.code == 0, said
-    assert "the diffusion model training/prior" in said.out
+    assert "the diffusion model training/model" in said.out
 
 
 def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:

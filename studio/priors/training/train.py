@@ -20,6 +20,7 @@ from torch.nn import functional
 
 from studio.cameras import camera_features, orbit
 from studio.errors import StudioError
+from studio.priors.families import StableDiffusion
 from studio.priors.latent import LatentPrior
 from studio.priors.text import ClipTextEmbedder
 from studio.priors.training.data import Batch, TrainingViews, draw_batch, load_views
@@ -211,7 +212,14 @@ class Trainer:
         """The averaged weights as a prior; it sees later steps too."""
         average = self.average.eval()
         text = ClipTextEmbedder(average.tokenizer, average.text_encoder)
-        return LatentPrior(average.unet, self.config.model.codec, text, self.schedule, PREDICTION)
+        return LatentPrior(
+            average.unet,
+            self.config.model.codec,
+            text,
+            self.schedule,
+            PREDICTION,
+            family=StableDiffusion(uses_camera=True),
+        )
 
     def export(self, folder: Path, dtype: torch.dtype = torch.float16) -> None:
         """Write the averaged weights as a folder that `studio.priors.latent` loads."""

@@ -5,17 +5,26 @@ from __future__ import annotations
 from typing_extensions import assert_never
 
 from studio.guidance import (
+    asd,
     bridge,
+    bsd,
+    cds,
+    cfd,
     csd,
+    csm,
     disback,
     dmd2,
     esd,
     f_distill,
     gradient,
     hifa,
+    ism,
     lods,
+    mvdream,
     nfsd,
     pgsb,
+    rfds,
+    sdi,
     sds,
     sfd,
     sid,
@@ -23,6 +32,10 @@ from studio.guidance import (
     sjc,
     tdm,
     terms,
+    times,
+    tsm,
+    ucm,
+    vpcsm,
     vsd,
 )
 from studio.guidance.citation import Citation
@@ -30,26 +43,39 @@ from studio.guidance.critic import build_critic
 from studio.guidance.method import Method
 from studio.guidance.objective import Descent
 from studio.guidance.ratio import RatioHead
+from studio.guidance.refusals import refuse_unservable
 from studio.guidance.score_distillation import ScoreDistillation
 from studio.interfaces import Guidance, Prior
 from studio.recipes.guidance import (
+    AsdConfig,
     BridgeConfig,
+    BsdConfig,
+    CdsConfig,
+    CfdConfig,
     CsdConfig,
+    CsmConfig,
     DisbackConfig,
     Dmd2Config,
     EsdConfig,
     FDistillConfig,
     GuidanceConfig,
     HifaConfig,
+    IsmConfig,
     LodsConfig,
+    MvdreamConfig,
     NfsdConfig,
     PgSbConfig,
+    RfdsConfig,
+    SdiConfig,
     SdsConfig,
     SfdConfig,
     SidConfig,
     SimConfig,
     SjcConfig,
     TdmConfig,
+    TsmConfig,
+    UcmConfig,
+    VpcsmConfig,
     VsdConfig,
 )
 from studio.types import NegativePrompt
@@ -92,12 +118,41 @@ def method_of(config: GuidanceConfig) -> Method:
             return sim.method(config)
         case SfdConfig():
             return sfd.method(config)
+        case IsmConfig():
+            return ism.method(config)
+        case TsmConfig():
+            return tsm.method(config)
+        case CsmConfig():
+            return csm.method(config)
+        case VpcsmConfig():
+            return vpcsm.method(config)
+        case SdiConfig():
+            return sdi.method(config)
+        case CdsConfig():
+            return cds.method(config)
+        case AsdConfig():
+            return asd.method(config)
+        case BsdConfig():
+            return bsd.method(config)
+        case MvdreamConfig():
+            return mvdream.method(config)
+        case RfdsConfig():
+            return rfds.method(config)
+        case UcmConfig():
+            return ucm.method(config)
+        case CfdConfig():
+            return cfd.method(config)
         case _:
             assert_never(config)
 
 
 def build_guidance(config: GuidanceConfig, prior: Prior) -> Guidance:
-    """The guidance that a recipe describes, asking ``prior``; with a critic of its own where it needs one."""
+    """The guidance that a recipe describes, asking ``prior``; with a critic of its own where it needs one.
+
+    Raises:
+        StudioError: the prior cannot serve the method; see `studio.guidance.refusals`.
+    """
+    refuse_unservable(config.kind, method_of(config), prior)
     if isinstance(config, DisbackConfig):
         return disback.Disback(prior, config)
     method = method_of(config)
@@ -128,9 +183,11 @@ def citations(config: GuidanceConfig) -> tuple[Citation, ...]:
     """The papers to cite: the method's, then those of the options in use."""
     method = method_of(config)
     used = {
+        times.DREAMTIME: isinstance(method.times, times.DreamTime),
         terms.PERP_NEG: method.scores.perp_neg != 0,
         gradient.RESCALING: method.gradient.rescale_std != 0,
         gradient.DEBIASING: method.gradient.clamp is not None,
         gradient.PIXEL_CLIPPING: method.gradient.pixel_clip is not None,
     }
-    return (method.citation, *(citation for citation, is_used in used.items() if is_used))
+    options = (citation for citation, is_used in used.items() if is_used)
+    return tuple(dict.fromkeys((method.citation, *options)))

@@ -40,7 +40,7 @@ class IsmConfig:
     gap: Ramp = GAP
     """From the end of the inversion to the level of the step."""
     times: TimesConfig = WARMED_UP
-    noise: InvertedNoise = InvertedNoise()
+    noise: NoiseConfig = InvertedNoise()
     weight: WeightName = "sigma_over_alpha"
     scores: ScoresConfig = ScoresConfig()
     gradient: GradientConfig = GradientConfig()
@@ -58,7 +58,7 @@ class TsmConfig:
     gamma: Fraction = 0.3
     """Where between the two the target lies: 1 at the end of the inversion (ISM), 0 at the level itself."""
     times: TimesConfig = WARMED_UP
-    noise: InvertedNoise = InvertedNoise()
+    noise: NoiseConfig = InvertedNoise()
     weight: WeightName = "sigma_over_alpha"
     scores: ScoresConfig = ScoresConfig()
     gradient: GradientConfig = GradientConfig()
@@ -109,7 +109,7 @@ class SdiConfig:
     jitter: Fraction = 0.1
     """The level is raised by a random step of up to this much."""
     times: TimesConfig = SweepTimes(start=0.98, end=0.25, shape="linear")
-    noise: InvertedNoise = InvertedNoise(stride=0.1, cfg_scale=-7.5, eta=0.3)
+    noise: NoiseConfig = InvertedNoise(stride=0.1, cfg_scale=-7.5, eta=0.3)
     weight: WeightName = "sigma_over_alpha"
     scores: ScoresConfig = ScoresConfig()
     gradient: GradientConfig = GradientConfig()

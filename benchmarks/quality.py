@@ -23,11 +23,10 @@ from typing import Literal
 
 import torch
 import tyro
-from torch.nn.functional import adaptive_avg_pool2d
 from typing_extensions import assert_never
 
 from studio.cameras import orbit
-from studio.evaluate.metrics import psnr
+from studio.evaluate.metrics import psnr, resembles_front
 from studio.meshes import load_mesh
 from studio.ops.surfaces import Light
 from studio.priors.catalogue import Catalogue
@@ -133,14 +132,9 @@ def janus(args: Quality) -> None:
 def has_second_face(run: Run, prompt: str) -> bool:
     """Whether the result's back is nearer to a true front than to any true back of the prompt's models."""
     front_and_back = around(2)
-    white = torch.ones(2, 3)
-    back = adaptive_avg_pool2d(drawn(run.splats(), run.renderer(), front_and_back[1:]).rgb, 32)
-    truths = library(run).true_renderings(prompt, front_and_back, white)
-    distances = torch.stack(
-        [(adaptive_avg_pool2d(truth, 32) - back).square().mean((1, 2, 3)) for truth in truths]
-    )
-    nearest_front, nearest_back = distances.amin(0)
-    return bool(nearest_front < nearest_back)
+    back = drawn(run.splats(), run.renderer(), front_and_back[1:]).rgb[0]
+    fronts, backs = library(run).true_renderings(prompt, front_and_back, torch.ones(2, 3)).unbind(1)
+    return resembles_front(back, fronts, backs)
 
 
 def mesh_psnr(glb: Path, prompt: str, prior: LibraryPrior) -> float:

@@ -6,6 +6,7 @@ exporter and the comparisons may all use it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -110,6 +111,45 @@ def front_back_similarity(
     return torch.maximum(
         _correlation(pooled_front, pooled_back), _correlation(pooled_front, pooled_back.flip(-1))
     )
+
+
+def resembles_front(
+    back: Float[Tensor, "3 h w"],
+    true_fronts: Float[Tensor, "k 3 h w"],
+    true_backs: Float[Tensor, "k 3 h w"],
+    size: int = 32,
+) -> bool:
+    """Janus verdict where the truth is known: whether a back is nearer to a true front than to any true back.
+
+    Nearer is a smaller mean squared error, of pictures pooled to ``size`` squared. A tie is no second face.
+    """
+    pool = torch.nn.functional.adaptive_avg_pool2d
+    to_front, to_back = (
+        (pool(truths, size) - pool(back, size)).square().mean(dim=(1, 2, 3)).min()
+        for truths in (true_fronts, true_backs)
+    )
+    return bool(to_front < to_back)
+
+
+@dataclass(frozen=True)
+class ModeCoverage:
+    """How well several results spread over the modes of a known distribution.
+
+    Attributes:
+        found: share of the modes that at least one result belongs to, 0-1.
+        distance: total variation distance between the results' shares and the known weights, 0-1. Few results
+            of a fair sampler have one above 0, too.
+    """
+
+    found: float
+    distance: float
+
+
+def mode_coverage(modes: Sequence[int], weights: Float[Tensor, "k"]) -> ModeCoverage:
+    """Coverage by results, each given as the index of its mode; ``weights`` sum to one."""
+    counts = torch.bincount(torch.tensor(modes, dtype=torch.long), minlength=len(weights))
+    distance = (counts / max(1, len(modes)) - weights).abs().sum() / 2
+    return ModeCoverage(int((counts > 0).sum()) / len(weights), float(distance))
 
 
 def temporal_flicker(frames: Float[Tensor, "t 3 h w"]) -> float:

@@ -9,14 +9,16 @@ from studio.evaluate.metrics import (
     clipped_fraction,
     front_back_similarity,
     psnr,
+    resembles_front,
     saturation,
     sharpness,
     silhouette_iou,
+    view_variance,
 )
 from studio.interfaces import Prior, Renderer
 from studio.priors.library import LibraryPrior
 from studio.recipes.config import Recipe
-from studio.run.views import drawn, four_sides, held_out_cameras
+from studio.run.views import drawn, four_sides, held_out_cameras, side_cameras
 from studio.types import Splats
 
 Figure = int | float | str
@@ -40,6 +42,7 @@ def final_metrics(
         "saturation": float(saturation(views.rgb, views.alpha).mean()),
         "clipped": float(clipped_fraction(views.rgb, views.alpha).mean()),
         "sharpness": float(sharpness(views.rgb).mean()),
+        "view_variance": view_variance(views.rgb),
         "front_back_similarity": float(front_back_similarity(sides[0:1], sides[2:3])),
     }
     if isinstance(prior, LibraryPrior):
@@ -52,7 +55,8 @@ def truth_metrics(
 ) -> dict[str, Figure]:
     """Distance to the nearest of the models that the prompt names, over 16 held-out views.
 
-    ``psnr_db`` is the mean over the views' PSNR over white; ``silhouette_iou`` compares coverages above 0.5.
+    ``psnr_db`` is the mean over the views' PSNR over white; ``silhouette_iou`` compares coverages above 0.5;
+    ``second_face`` is 1 where the back is nearer to a model's front than to any model's back.
     """
     cameras = held_out_cameras(size)
     white, black = torch.ones(len(cameras), 3), torch.zeros(len(cameras), 3)
@@ -62,9 +66,13 @@ def truth_metrics(
     scores = torch.stack([psnr(rgb, truth).mean() for truth in truths])
     best = int(scores.argmax())
     on_black = prior.true_renderings(prompt, cameras, black)[best]
+    sides = side_cameras(size)[[0, 2]]
+    fronts, backs = prior.true_renderings(prompt, sides, white[:2]).unbind(1)
+    back = drawn(splats, renderer, sides[1:]).rgb[0].cpu()
     true_alpha = 1 - (truths[best] - on_black).mean(1, keepdim=True)
     return {
         "nearest_model": prior.catalogue.entries[prior.match(prompt).members[best]].id,
         "psnr_db": float(scores[best]),
         "silhouette_iou": float(silhouette_iou(alpha, true_alpha).mean()),
+        "second_face": int(resembles_front(back, fronts, backs)),
     }

@@ -177,7 +177,11 @@ def _step(recipe: Recipe, index: int, stage: BuiltStage, stage_step: int, state:
     clock.lap("topology")
 
     is_logged = state.step % recipe.log_every == 0 or state.step == recipe.total_steps
-    statistics = {"alpha_mean": float(render.alpha.detach().mean()), "splats": float(len(state.scene))}
+    statistics = {
+        "alpha_mean": float(render.alpha.detach().mean()),
+        "splats": float(len(state.scene)),
+        "denoiser_calls": float(sum(output.denoiser_calls for _, output in outputs.values())),
+    }
     if is_logged:
         statistics["burnt"] = burnt_share(render)
     for name, (_, output) in outputs.items():

@@ -68,15 +68,18 @@ class Run:
         self._events = EventLog(folder / "events.jsonl")
 
     @staticmethod
-    def create(recipe: Recipe, output: Path = Path("runs")) -> Run:
+    def create(recipe: Recipe, output: Path = Path("runs"), chosen: ChosenPrior | None = None) -> Run:
         """Make a new folder, named after the prompt, in ``output``. Earlier runs are never touched.
+
+        Args:
+            chosen: the recipe's prior where it is built already, as several runs may share one.
 
         Raises:
             StudioError: the prompt is empty or the prior knows nothing of it; the prior cannot be had;
                 ``output`` cannot be written to. No folder is left behind.
         """
         recipe = replace(recipe, prompt=clean_prompt(recipe.prompt))
-        chosen = build_prior(recipe, build_device(recipe))
+        chosen = build_prior(recipe, build_device(recipe)) if chosen is None else chosen
         build_stages(recipe, chosen.prior)
         initial_state(recipe, build_device(recipe))
         return Run(_new_folder(recipe, output), recipe, chosen)

@@ -13,9 +13,13 @@ HELD_OUT = 16
 
 def four_sides(splats: Splats, renderer: Renderer[Splats], size: int) -> RenderOutput:
     """Front, right, back and left over white, from a little above."""
+    return drawn(splats, renderer, side_cameras(size))
+
+
+def side_cameras(size: int) -> Cameras:
+    """Front, right, back and left, from a little above."""
     azimuth = torch.tensor([0.0, 90.0, 180.0, 270.0])
-    cameras = orbit(azimuth, torch.full_like(azimuth, 15.0), size, size)
-    return drawn(splats, renderer, cameras)
+    return orbit(azimuth, torch.full_like(azimuth, 15.0), size, size)
 
 
 def held_out_cameras(size: int) -> Cameras:

@@ -13,7 +13,9 @@ from studio.evaluate.metrics import (
     check_mesh,
     clipped_fraction,
     front_back_similarity,
+    mode_coverage,
     psnr,
+    resembles_front,
     saturation,
     sharpness,
     silhouette_iou,
@@ -106,6 +108,25 @@ def test_front_back_similarity_is_pearsons() -> None:
     front, back = noise(1, 3, 16, 16), noise(1, 3, 16, 16, seed=5)
     expected = max(np.corrcoef(front.flatten(), other.flatten())[0, 1] for other in (back, back.flip(-1)))
     assert front_back_similarity(front, back).item() == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_back_resembles_what_it_was_made_of() -> None:
+    fronts, backs = noise(2, 3, 64, 64), noise(2, 3, 64, 64, seed=1)
+    assert resembles_front(fronts[1], fronts, backs)
+    assert not resembles_front(backs[0], fronts, backs)
+    assert not resembles_front(noise(3, 64, 64, seed=2), fronts, fronts)
+    # A quarter of the way from a back to a front is nearer to the back, three quarters to the front.
+    assert not resembles_front(0.75 * backs[0] + 0.25 * fronts[0], fronts[:1], backs[:1])
+    assert resembles_front(0.25 * backs[0] + 0.75 * fronts[0], fronts[:1], backs[:1])
+
+
+def test_mode_coverage_by_counting() -> None:
+    weights = torch.tensor([0.5, 0.25, 0.25])
+    found = mode_coverage([0, 0, 0, 1], weights)
+    assert (found.found, found.distance) == pytest.approx((2 / 3, 0.25))
+    assert mode_coverage([0, 0, 1, 2], weights).distance == pytest.approx(0.0)
+    collapsed = mode_coverage([2], weights)
+    assert (collapsed.found, collapsed.distance) == pytest.approx((1 / 3, 0.75))
 
 
 def test_temporal_flicker_at_its_ends() -> None:

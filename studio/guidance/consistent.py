@@ -94,7 +94,7 @@ class Consistent:
         count = round(self.config.cells_per_pixel * height * width)
         source = generator(self.config.seed, "consistent noise")
         values = torch.randn(count, channels, generator=source).to(clean)
-        grains = self.config.radius * sphere(count).to(clean)
+        grains = self.config.radius * sphere(count).to(cameras.world_to_camera)
         locked, covered = seen_noise(grains, values, cameras.resized(width, height))
         fresh = torch.randn(clean.shape, generator=rng, device=rng.device, dtype=clean.dtype).to(clean.device)
         share = self.config.share

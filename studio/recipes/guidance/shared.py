@@ -120,9 +120,9 @@ class ConsistentNoise:
     """Which noise."""
     share: Fraction = 1.0
     """The variance that is consistent between views; the rest is fresh noise."""
-    radius: Positive = 1.0
-    """Of the sphere around the origin."""
-    cells_per_pixel: Positive = 4.0
+    radius: Positive = 0.6
+    """Of the sphere around the origin; the default just fills the pictures of the default camera."""
+    cells_per_pixel: Positive = 16.0
     """Grains of noise on the sphere for each pixel of an image."""
 
 

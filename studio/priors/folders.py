@@ -5,11 +5,13 @@ Only safetensors are read; every weight that a config describes must be there.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -106,9 +108,10 @@ def load_network(path: Path, dtype: torch.dtype) -> Any:
             "save the model again with safe_serialization=True."
         )
     try:
-        module, report = kind.from_pretrained(
-            path, torch_dtype=dtype, variant=_variant(path), use_safetensors=True, output_loading_info=True
-        )
+        with _quiet_libraries():
+            module, report = kind.from_pretrained(
+                path, torch_dtype=dtype, variant=_variant(path), use_safetensors=True, output_loading_info=True
+            )
     except UNREADABLE as error:
         raise unreadable(path, error) from error
     missing = sorted(str(name) for name in (*report["missing_keys"], *report["mismatched_keys"]))
@@ -134,6 +137,26 @@ def load_tokenizer(path: Path) -> Any:
         return AutoTokenizer.from_pretrained(path)
     except UNREADABLE as error:
         raise unreadable(path, error) from error
+
+
+@contextlib.contextmanager
+def _quiet_libraries() -> Iterator[None]:
+    """Without the libraries' progress bars and advice: what matters becomes an error of the studio's own."""
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    verbosities = diffusers_logging.get_verbosity(), transformers_logging.get_verbosity()
+    shows_bars = transformers_logging.is_progress_bar_enabled()
+    diffusers_logging.set_verbosity_error()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        diffusers_logging.set_verbosity(verbosities[0])
+        transformers_logging.set_verbosity(verbosities[1])
+        if shows_bars:
+            transformers_logging.enable_progress_bar()
 
 
 def load_schedule(folder: Path, tokens: int = 4096) -> tuple[NoiseSchedule, Prediction]:

@@ -110,7 +110,11 @@ def load_network(path: Path, dtype: torch.dtype) -> Any:
     try:
         with _quiet_libraries():
             module, report = kind.from_pretrained(
-                path, torch_dtype=dtype, variant=_variant(path), use_safetensors=True, output_loading_info=True
+                path,
+                torch_dtype=dtype,
+                variant=_variant(path),
+                use_safetensors=True,
+                output_loading_info=True,
             )
     except UNREADABLE as error:
         raise unreadable(path, error) from error

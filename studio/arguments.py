@@ -58,6 +58,33 @@ class Resume:
 
 
 @dataclass(frozen=True)
+class Compare:
+    """Set guidance methods side by side: a run for each, then one HTML page."""
+
+    prompts: Annotated[Positional[tuple[str, ...]], arg(metavar="PROMPT")]
+    """What to make, such as "a teddy bear" "a chair"."""
+    methods: Annotated[str, arg(metavar="all|A,B,...")] = "all"
+    """Which methods, such as sds,vsd,ism."""
+    preset: str = "draft"
+    """What they share: a preset ("studio presets list") or the path of a recipe."""
+    prior: Annotated[str | None, arg(metavar="auto|library|small|FOLDER|HUB-ID")] = None
+    """Instead of the preset's, as for "studio generate"."""
+    seeds: Annotated[int, arg(metavar="N")] = 1
+    """How many seeds, counted up from the preset's."""
+    steps: Annotated[int | None, arg(metavar="N")] = None
+    """How many steps, instead of the preset's."""
+    cfg_scale: Annotated[float | None, arg(metavar="S")] = None
+    """Classifier-free guidance of all methods that have it. By default the preset's for the exact prior and
+    the learned one, and each method's own for others."""
+    output: Path = Path("comparison")
+    """The folder of the page and the runs; what is finished there is not taken again."""
+    set: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="KEY=VALUE")] = ()
+    """Any other key of the recipe but the method's own; may be given again."""
+    offline: bool = False
+    """Never use the network: only what is on this machine."""
+
+
+@dataclass(frozen=True)
 class Export:
     """Write a run's asset to files of your choice."""
 
@@ -201,11 +228,12 @@ class Cite:
     """Its name, or the path of a recipe."""
 
 
-Command = Generate | Resume | Export | Render | Presets | Prior | Doctor | Cite
+Command = Generate | Resume | Compare | Export | Render | Presets | Prior | Doctor | Cite
 
 _NAMES: dict[str, tuple[str, ...]] = {
     "generate": (),
     "resume": (),
+    "compare": (),
     "export": (),
     "render": (),
     "presets": ("list", "show"),

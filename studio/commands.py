@@ -10,6 +10,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -22,6 +23,7 @@ from studio.cameras import orbit
 from studio.console import RunProgress, duration
 from studio.doctor import EXAMPLE_PROMPT, automatic_prior, examine
 from studio.errors import StudioError
+from studio.evaluate.compare import Comparison, method_kinds
 from studio.export.files import replacing, write_bytes
 from studio.export.images import to_pixels
 from studio.export.views import pictures
@@ -70,6 +72,9 @@ def perform(command: arguments.Command) -> int:
         case arguments.Resume():
             with weights.offline(command.offline):
                 return resume(command)
+        case arguments.Compare():
+            with weights.offline(command.offline):
+                return compare(command)
         case arguments.Export():
             return export(command)
         case arguments.Render():
@@ -107,7 +112,43 @@ def resume(command: arguments.Resume) -> int:
     return _complete(run)
 
 
-def _overrides(command: arguments.Generate) -> list[str]:
+def compare(command: arguments.Compare) -> int:
+    """Takes a run for each method, prompt and seed, and writes the page."""
+    if not command.prompts:
+        raise StudioError('No prompt was given; try: studio compare "a teddy bear" --methods sds,ism')
+    if command.seeds < 1:
+        raise StudioError(f"--seeds is {command.seeds}; expected a count of at least 1.")
+    if any(".guidance.0.method" in line for line in command.set):
+        raise StudioError("--set names a key of the method, which compare replaces; try: studio generate")
+    lines = _overrides(command)
+    firsts = [load.load(command.preset, prompt, lines) for prompt in dict.fromkeys(command.prompts)]
+    bases = [replace(first, seed=first.seed + seed) for first in firsts for seed in range(command.seeds)]
+    kinds = method_kinds() if command.methods == "all" else command.methods.split(",")
+    methods = list(dict.fromkeys(kind.strip() for kind in kinds))
+    comparison = Comparison(bases, methods, command.output, command.cfg_scale)
+    console, stopped = Console(), False
+    with RunProgress(console, 0, comparison.total_steps) as progress, _stop_request() as wants_to_stop:
+        with contextlib.closing(iter(comparison)) as steps:
+            for taken in steps:
+                stage = taken.run.recipe.stages[taken.report.stage]
+                if taken.report.step == 1:
+                    progress.say(f"{taken.method}, cell {taken.cell} of {taken.cells}: {taken.run.folder}")
+                report = replace(taken.report, step=taken.steps)
+                progress.show(report, _images_per_step(stage.cameras), taken.run.latest_preview())
+                if stopped := wants_to_stop() and taken.steps < comparison.total_steps:
+                    break
+    page = comparison.write_page()
+    for group in comparison.groups:
+        for cell in group.cells:
+            if cell.ending:
+                print(f"studio: {cell.method}, {group.prompt}: {cell.ending}", file=sys.stderr)
+    print(page)
+    if stopped:
+        print("studio: stopped; the same command goes on from here", file=sys.stderr)
+    return 130 if stopped else 0
+
+
+def _overrides(command: arguments.Generate | arguments.Compare) -> list[str]:
     """The command's options as lines of a recipe, the most explicit last."""
     lines: list[str] = []
     if command.steps is not None:
@@ -115,7 +156,7 @@ def _overrides(command: arguments.Generate) -> list[str]:
         total = sum(stage.steps for stage in stages)
         shares = [round(command.steps * stage.steps / total) for stage in stages]
         lines += [f"stages.{index}.steps={share}" for index, share in enumerate(shares)]
-    if command.seed is not None:
+    if isinstance(command, arguments.Generate) and command.seed is not None:
         lines.append(f"seed={command.seed}")
     match None if command.prior is None else prior_named(command.prior):
         case None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from studio.evaluate.metrics import (
     alpha_statistics,
@@ -32,22 +34,28 @@ def final_metrics(
     size = recipe.stages[-1].resolution_at(1.0)
     views = drawn(splats, renderer, held_out_cameras(size))
     sides = four_sides(splats, renderer, size).rgb
-    coverage = alpha_statistics(views.alpha)
-    found: dict[str, Figure] = {
-        "steps": recipe.total_steps,
-        "splats": len(splats.means),
-        "alpha_mean": coverage.mean,
-        "alpha_undecided": coverage.undecided,
-        "alpha_border": coverage.border,
-        "saturation": float(saturation(views.rgb, views.alpha).mean()),
-        "clipped": float(clipped_fraction(views.rgb, views.alpha).mean()),
-        "sharpness": float(sharpness(views.rgb).mean()),
-        "view_variance": view_variance(views.rgb),
-        "front_back_similarity": float(front_back_similarity(sides[0:1], sides[2:3])),
-    }
+    found: dict[str, Figure] = {"steps": recipe.total_steps, "splats": len(splats.means)}
+    found |= picture_metrics(views.rgb, views.alpha, sides)
     if isinstance(prior, LibraryPrior):
         found |= truth_metrics(splats, renderer, recipe.prompt, prior, size)
     return found
+
+
+def picture_metrics(
+    rgb: Float[Tensor, "b 3 h w"], alpha: Float[Tensor, "b 1 h w"], sides: Float[Tensor, "4 3 h w"]
+) -> dict[str, Figure]:
+    """What pictures over white say without a truth; ``sides`` are front, right, back and left."""
+    coverage = alpha_statistics(alpha)
+    return {
+        "alpha_mean": coverage.mean,
+        "alpha_undecided": coverage.undecided,
+        "alpha_border": coverage.border,
+        "saturation": float(saturation(rgb, alpha).mean()),
+        "clipped": float(clipped_fraction(rgb, alpha).mean()),
+        "sharpness": float(sharpness(rgb).mean()),
+        "view_variance": view_variance(rgb),
+        "front_back_similarity": float(front_back_similarity(sides[0:1], sides[2:3])),
+    }
 
 
 def truth_metrics(

@@ -180,6 +180,7 @@ def _step(recipe: Recipe, index: int, stage: BuiltStage, stage_step: int, state:
     statistics = {
         "alpha_mean": float(render.alpha.detach().mean()),
         "splats": float(len(state.scene)),
+        "images": float(len(cameras)),
         "denoiser_calls": float(sum(output.denoiser_calls for _, output in outputs.values())),
     }
     if is_logged:

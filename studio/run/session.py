@@ -15,7 +15,7 @@ import re
 import tempfile
 import time
 import unicodedata
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -162,7 +162,7 @@ class Run:
 
     # ------------------------------------------------------------------------------------------- the loop
 
-    def __iter__(self) -> Iterator[StepReport]:
+    def __iter__(self) -> Generator[StepReport, None, None]:
         """Take the steps that are left; checkpoints, previews, events and metrics are written on the way.
 
         Raises:

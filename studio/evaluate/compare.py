@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from PIL import Image
+from pydantic import ValidationError
 from torch import Tensor
 
 from studio.cameras import orbit
@@ -75,15 +76,12 @@ def adapted(method: GuidanceConfig, cfg_scale: float | None, trains_from_nothing
     """A method's defaults, put to a prior's needs.
 
     Args:
-        cfg_scale: takes the place of the method's own (and its negative in SDI's inversion, as in the paper).
+        cfg_scale: takes the place of the method's own where it may (LODS wants more than 1), and its negative
+            in SDI's inversion, as in the paper.
         trains_from_nothing: critics are small new networks: they learn at a higher rate, and on the noise
             rather than on v, whose error grows without bound towards pure noise.
     """
     changes: dict[str, Any] = {}
-    if cfg_scale is not None and hasattr(method, "cfg_scale"):
-        changes["cfg_scale"] = cfg_scale
-        if isinstance(method, SdiConfig) and isinstance(method.noise, InvertedNoise):
-            changes["noise"] = replace(method.noise, cfg_scale=-cfg_scale)
     for name in ("critic", "degradation"):
         critic = getattr(method, name, None)
         if trains_from_nothing and isinstance(critic, TrainedCriticConfig):
@@ -93,7 +91,16 @@ def adapted(method: GuidanceConfig, cfg_scale: float | None, trains_from_nothing
                 updates=max(CRITIC_UPDATES, critic.updates),
                 target="epsilon" if critic.target == "v" else critic.target,
             )
-    return replace(method, **changes)
+    method = replace(method, **changes)
+    if cfg_scale is None or not hasattr(method, "cfg_scale"):
+        return method
+    scaled: dict[str, Any] = {"cfg_scale": cfg_scale}
+    if isinstance(method, SdiConfig) and isinstance(method.noise, InvertedNoise):
+        scaled["noise"] = replace(method.noise, cfg_scale=-cfg_scale)
+    try:
+        return replace(method, **scaled)
+    except ValidationError:
+        return method
 
 
 @dataclass(frozen=True)
@@ -346,7 +353,7 @@ def _turntable(run: Run) -> bytes:
 def _empty_group(base: Recipe, chosen: ChosenPrior, scale: float | None) -> Group:
     stage = base.stages[-1]
     size = stage.resolution_at(1.0)
-    said = "each method's own" if scale is None else f"{scale:g} for every method that has one"
+    said = "each method's own" if scale is None else f"{scale:g} for every method that can take it"
     notes = [
         f"{chosen.reason}.",
         f"Preset {base.preset}: {base.total_steps} steps, in the end at {size}²; guidance scale: {said}.",

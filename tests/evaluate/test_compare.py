@@ -178,6 +178,7 @@ def test_methods_are_put_to_the_priors_needs() -> None:
     assert (vsd.cfg_scale, vsd.critic.kind) == (1.5, "trained")
     assert (vsd.critic.learning_rate, vsd.critic.target) == (CRITIC_RATE, "epsilon")  # type: ignore[union-attr]
     assert (sdi.cfg_scale, sdi.noise.cfg_scale) == (1.5, -1.5)  # type: ignore[union-attr]
+    assert adapted(method_of_kind("lods"), 1.0, False) == method_of_kind("lods"), "it wants more than 1"
     for kind in method_kinds():
         assert method_of_kind(kind).kind == kind
         assert adapted(method_of_kind(kind), None, False) == method_of_kind(kind)

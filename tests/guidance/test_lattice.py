@@ -15,13 +15,27 @@ from torch import Tensor
 from studio.guidance.methods import method_of
 from studio.priors.analytic import AnalyticPrior, GaussianMixture
 from studio.recipes.guidance import (
+    AsdConfig,
     BridgeConfig,
+    CfdConfig,
     CsdConfig,
+    CsmConfig,
+    GradientConfig,
     GuidanceConfig,
     HifaConfig,
+    InvertedNoise,
+    IsmConfig,
+    MvdreamConfig,
     NfsdConfig,
+    RandomNoise,
+    RefinedNoise,
+    RfdsConfig,
+    SdiConfig,
     SdsConfig,
     SjcConfig,
+    TsmConfig,
+    UcmConfig,
+    VpcsmConfig,
     WeightName,
 )
 from tests.guidance.bench import (
@@ -92,6 +106,48 @@ LATTICE = [
         sds("alpha"),
         0.05,
     ),
+    Identity("TSM(gamma = 1) = ISM", TsmConfig(gamma=1.0), IsmConfig()),
+    Identity("TSM(gamma = 0) = w CSM", TsmConfig(gamma=0.0), CsmConfig(), factor=SCALE),
+    Identity("ISM(gap = 0) = w CSM(gap = 0)", IsmConfig(gap=0.0), CsmConfig(gap=0.0), factor=SCALE),
+    Identity(
+        "CSM(random noise) = CSD(sigma/alpha)",
+        CsmConfig(noise=RandomNoise()),
+        CsdConfig(positive=1.0, null=-1.0, negative=0.0, weight="sigma_over_alpha"),
+    ),
+    Identity(
+        "CSM(gap = 0) = CSD under inverted noise",
+        CsmConfig(gap=0.0, weight="uniform"),
+        CsdConfig(positive=1.0, null=-1.0, negative=0.0, noise=InvertedNoise()),
+    ),
+    Identity("VPCSM(no image) = CSM", VpcsmConfig(image_scale=4.0), CsmConfig()),
+    Identity(
+        "SDI(random noise) = SDS(sigma/alpha)",
+        SdiConfig(noise=RandomNoise(), jitter=0.0),
+        sds("sigma_over_alpha"),
+    ),
+    Identity(
+        "SDI = SDS(sigma/alpha) under its noise",
+        SdiConfig(jitter=0.0, noise=InvertedNoise(stride=0.1, cfg_scale=-SCALE)),
+        SdsConfig(
+            cfg_scale=SCALE,
+            weight="sigma_over_alpha",
+            noise=InvertedNoise(stride=0.1, cfg_scale=-SCALE),
+        ),
+    ),
+    Identity("ASD(rate = 0) = (w - 1) CSD", AsdConfig(shift_rate=0.0), csd(1.0, -1.0), factor=SCALE - 1.0),
+    Identity(
+        "MVDream(no rescaling) = SDS(sigma/alpha)",
+        MvdreamConfig(cfg_scale=SCALE, gradient=GradientConfig()),
+        sds("sigma_over_alpha"),
+    ),
+    Identity("RFDS = SDS(1/alpha)", RfdsConfig(cfg_scale=SCALE), sds("inverse_alpha")),
+    Identity(
+        "RFDS-Rev = SDS(1/alpha) under refined noise",
+        RfdsConfig(cfg_scale=SCALE, noise=RefinedNoise()),
+        SdsConfig(cfg_scale=SCALE, noise=RefinedNoise(), weight="inverse_alpha"),
+    ),
+    Identity("UCM before its switch = RFDS", UcmConfig(switch_at=0.9), RfdsConfig(cfg_scale=60.0)),
+    Identity("CFD(random noise) = SDS(sigma/alpha)", CfdConfig(cfg_scale=SCALE), sds("sigma_over_alpha")),
 ]
 
 

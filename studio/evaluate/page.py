@@ -111,6 +111,11 @@ def _digits(count: int, factor: float = 1.0) -> Callable[[float], str]:
     return lambda value: f"{factor * value:.{count}f}"
 
 
+def _verdict(value: int | float) -> str:
+    """One run's answer; the share of several."""
+    return ("yes" if value else "no") if isinstance(value, int) else f"{value:.0%}"
+
+
 _COLUMNS = (
     _Column("seconds", "time", "seconds of the whole loop", _digits(1)),
     _Column("step_ms", "step", "median milliseconds of a step", _digits(0)),
@@ -120,7 +125,7 @@ _COLUMNS = (
     _Column("calls_per_image", "per image", "the same for each image of a step", _digits(1)),
     _Column("psnr_db", "PSNR", "dB over white, to the nearest model that the prompt means", _digits(1)),
     _Column("silhouette_iou", "IoU", "of the silhouettes, 1 is equal", _digits(2)),
-    _Column("second_face", "Janus", "the back is nearer to a true front than to any true back", _digits(2)),
+    _Column("second_face", "Janus", "the back is nearer to a true front than to any true back", _verdict),
     _Column("modes_found", "modes", "share of the prompt's models that some run became", _digits(2)),
     _Column(
         "modes_distance", "off", "total variation distance of the runs' models to the weights", _digits(2)
@@ -165,7 +170,8 @@ td.words { text-align: left; }
 .card { border: 1px solid var(--line); border-radius: 8px; background: var(--card); padding: .8rem;
   min-width: 0; }
 .card img { display: block; width: 100%; border-radius: 6px; background: #fff; }
-.card img.turn { aspect-ratio: 1; max-width: 13rem; margin: .4rem auto; image-rendering: auto; }
+.card img.turn { aspect-ratio: 1; max-width: 13rem; margin: .4rem auto; }
+@media (prefers-reduced-motion: reduce) { .turn { display: none !important; } }
 figure { margin: .3rem 0; } figcaption { font-size: .8rem; }
 svg { display: block; width: 100%; height: auto; }
 svg text { fill: var(--soft); font: 9px system-ui, sans-serif; }

@@ -29,7 +29,7 @@ def test_commands(page: Path) -> None:
 
 
 def test_presets() -> None:
-    rows = re.findall(r"^\| `(\w+)` \| (.+) \|$", (ROOT / "README.md").read_text(), flags=re.MULTILINE)
+    rows = re.findall(r"^\| `([\w-]+)` \| (.+) \|$", (ROOT / "README.md").read_text(), flags=re.MULTILINE)
     described = {name: text for name, text in rows if name in load.preset_names()}
     presets = {name: load.load(name).description for name in load.preset_names()}
     assert described == presets

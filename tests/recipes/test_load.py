@@ -124,7 +124,7 @@ def test_unknown_preset() -> None:
         ("stages.0.topologie.every=3", ["no key 'stages.0.topologie'", "Did you mean 'topology'?"]),
         ("stages.3.steps=1", ["no stages.3", "from 0 to 0"]),
         ("prior.kind=smal", ["prior.kind is 'smal'", "'library'", "Did you mean 'small'?"]),
-        (f"{METHOD}.kind=sdz", [f"{METHOD}.kind is 'sdz'", "Did you mean 'sds'?"]),
+        (f"{METHOD}.kind=brigde", [f"{METHOD}.kind is 'brigde'", "Did you mean 'bridge'?"]),
         ("prior.camera=exct", ["prior.camera is 'exct'", "Did you mean 'exact'?"]),
         ("stages.0.steps=0", ["stages.0.steps is 0", "a whole number from 1 to 1000000"]),
         ("stages.0.steps=2.5", ["stages.0.steps is 2.5", "a whole number"]),

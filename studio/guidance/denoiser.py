@@ -90,6 +90,7 @@ class _Network(nn.Module):
         self.last = _Block(WIDTH)
         self.leave = nn.Conv2d(WIDTH, channels, 3, padding=1)
         nn.init.zeros_(self.leave.weight)
+        nn.init.zeros_(self.leave.bias)  # type: ignore[arg-type]
 
     def forward(
         self, cells: Float[Tensor, "b c h w"], log_ratio: Float[Tensor, "b 1"], camera: Float[Tensor, "b 13"]
@@ -108,18 +109,23 @@ class _Network(nn.Module):
 
 
 class _Block(nn.Module):
-    """x + conv(silu(conv(silu(x)) scaled and shifted by what it is told))."""
+    """x + conv(silu(norm(conv(silu(norm(x)))) scaled and shifted by what it is told)); at first x."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.first = nn.Conv2d(width, width, 3, padding=1)
         self.told = nn.Linear(WIDTH, 2 * width)
         self.second = nn.Conv2d(width, width, 3, padding=1)
+        self.norms = nn.ModuleList([nn.GroupNorm(8, width), nn.GroupNorm(8, width)])
+        nn.init.zeros_(self.second.weight)
+        nn.init.zeros_(self.second.bias)  # type: ignore[arg-type]
 
     def forward(self, x: Float[Tensor, "b c h w"], told: Float[Tensor, "b d"]) -> Float[Tensor, "b c h w"]:
         scale, shift = self.told(told)[:, :, None, None].chunk(2, dim=1)
-        inner: Tensor = self.second(functional.silu(self.first(functional.silu(x)) * (1 + scale) + shift))
-        return x + inner
+        before, after = self.norms
+        inner = after(self.first(functional.silu(before(x)))) * (1 + scale) + shift
+        change: Tensor = self.second(functional.silu(inner))
+        return x + change
 
 
 def _places(cells: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 8 h w"]:

@@ -22,6 +22,8 @@ from studio.types import Cameras, Condition, PromptEmbedding
 
 _PROJECTIONS = ("to_q", "to_k", "to_v", "to_out.0")
 """Diffusers' names of the linear layers of an attention block."""
+_LEVEL_EMBEDDINGS = ("time_embedding", "time_text_embed", "adaln_single.emb")
+"""Its names of what turns a noise level into a vector: of U-Nets, of SD3 and FLUX, of PixArt."""
 
 
 @runtime_checkable
@@ -46,7 +48,7 @@ class LowRankCopy:
         rng: draws ``down`` from N(0, 1/rank²) and the camera's first layer.
 
     Raises:
-        StudioError: the network has no attention layers of diffusers' kind.
+        StudioError: the network has no attention layers, or no embedding of the level, of diffusers' kind.
     """
 
     def __init__(
@@ -74,10 +76,10 @@ class LowRankCopy:
             down = torch.randn(rank, layer.in_features, generator=rng) / rank
             self._add(f"{name}.down", down, layer.weight.device)
             self._add(f"{name}.up", torch.zeros(layer.out_features, rank), layer.weight.device)
-        self._time_embedding: nn.Module | None = None
+        self._level_embedding: nn.Module | None = None
         if joins_camera:
-            self._time_embedding = network.get_submodule("time_embedding")
-            last = [layer for layer in self._time_embedding.modules() if isinstance(layer, nn.Linear)][-1]
+            self._level_embedding = _level_embedding(network)
+            last = [layer for layer in self._level_embedding.modules() if isinstance(layer, nn.Linear)][-1]
             width, device = last.out_features, last.weight.device
             first = torch.randn(width, CAMERA_FEATURES, generator=rng) / CAMERA_FEATURES**0.5
             self._add("camera.first", first, device)
@@ -97,8 +99,8 @@ class LowRankCopy:
     @contextmanager
     def _attached(self, cameras: Cameras | None) -> Iterator[None]:
         handles = [layer.register_forward_hook(self._changed(name)) for name, layer in self._layers.items()]
-        if self._time_embedding is not None and cameras is not None:
-            handles.append(self._time_embedding.register_forward_hook(self._with_camera(cameras)))
+        if self._level_embedding is not None and cameras is not None:
+            handles.append(self._level_embedding.register_forward_hook(self._with_camera(cameras)))
         try:
             yield
         finally:
@@ -114,10 +116,10 @@ class LowRankCopy:
 
         return hook
 
-    def _with_camera(self, cameras: Cameras) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
+    def _with_camera(self, cameras: Cameras) -> Callable[[nn.Module, object, Tensor], Tensor]:
         first, second = self._weights["camera.first"], self._weights["camera.second"]
 
-        def hook(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        def hook(layer: nn.Module, inputs: object, output: Tensor) -> Tensor:
             features = camera_features(cameras).to(first)
             embedded = functional.linear(functional.silu(functional.linear(features, first)), second)
             return output + embedded.to(output.dtype)
@@ -128,12 +130,24 @@ class LowRankCopy:
         self._weights[name] = nn.Parameter(value.to(device, torch.float32))
 
 
+def _level_embedding(network: nn.Module) -> nn.Module:
+    modules: dict[str, nn.Module] = dict(network.named_modules())
+    for name in _LEVEL_EMBEDDINGS:
+        if name in modules:
+            return modules[name]
+    raise StudioError(
+        f"the network {type(network).__name__} has none of {', '.join(_LEVEL_EMBEDDINGS)}, where a critic's "
+        "camera would join; try another model"
+    )
+
+
 class LearnedNull:
     """A network that reads one learned embedding in the place of every prompt; at first the empty one's."""
 
     def __init__(self, predict: PredictNoise, empty: PromptEmbedding) -> None:
         self._predict = predict
         self._tokens = nn.Parameter(empty.tokens.detach().float().clone())
+        self._pooled = empty.pooled
 
     def parameters(self) -> Mapping[str, nn.Parameter]:
         """The embedding."""
@@ -143,5 +157,5 @@ class LearnedNull:
         self, x_t: Float[Tensor, "b c h w"], timesteps: Float[Tensor, "b"], condition: Condition
     ) -> Float[Tensor, "b c h w"]:
         """The network's prediction under the learned prompt."""
-        prompt = replace(condition.prompt, tokens=self._tokens, pooled=None)
+        prompt = PromptEmbedding(self._tokens, self._pooled)
         return self._predict(x_t, timesteps, replace(condition, prompt=prompt))

@@ -209,7 +209,8 @@ def janus_rate(
     bias = torch.tensor([0.9, 0.65], dtype=torch.float64).logit().repeat_interleave(scenes)
     bias = bias[:, None, None, None]
     alphas, sigmas = STABLE_DIFFUSION.alpha_sigma(torch.arange(1000.0), torch.float64)
-    state = state_at(torch.zeros(2 * scenes, 1, 1, 1).double(), torch.zeros(2 * scenes, 1, 1, 1).double(), 0.0)
+    nothing = torch.zeros(2 * scenes, 1, 1, 1).double()
+    state = state_at(nothing, nothing, 0.0)
     for _ in range(steps):
         times = torch.randint(20, 981, (2 * scenes,), generator=rng)
         noise = torch.randn(2 * scenes, 1, 1, 1, generator=rng, dtype=torch.float64)

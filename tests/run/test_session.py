@@ -248,3 +248,29 @@ def test_three_lines_in_a_notebook(models: Path, tmp_path: Path, monkeypatch: py
     assert len(losses) == 2 and torch.tensor([loss["sds"] for loss in losses]).isfinite().all()
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = studio.nothing
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        "{ kind = 'vsd', critic = { kind = 'trained', learning_rate = 1e-3, updates = 2 } }",
+        "{ kind = 'f_distill', critic = { kind = 'trained', learning_rate = 1e-3 } }",
+    ],
+)
+def test_what_a_critic_learned_is_resumed_bit_for_bit(method: str, models: Path, tmp_path: Path) -> None:
+    """As SIGKILL leaves it: the steps since the last checkpoint are lost, and taken again as they were."""
+    overrides = ("stages.0.steps=12", "checkpoint_every=4", f"stages.0.guidance=[{{ method = {method} }}]")
+    whole = Run.create(tiny_recipe(models, *overrides), tmp_path)
+    list(whole)
+    run = Run.create(tiny_recipe(models, *overrides), tmp_path)
+    for report in run:
+        assert report.statistics[f"{method.split(chr(39))[1]}_critic_loss"] > 0
+        if report.step == 6:
+            break
+    (run.folder / "state/0000006.safetensors").unlink()
+    resumed = Run.open(run.folder)
+    assert resumed.step == 4
+    list(resumed)
+    paths = [each.folder / "state/0000012.safetensors" for each in (whole, run)]
+    assert paths[0].read_bytes() == paths[1].read_bytes()
+    assert b"learned/" in paths[0].read_bytes()

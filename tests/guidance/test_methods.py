@@ -10,17 +10,30 @@ from studio.guidance.method import Method
 from studio.guidance.methods import citations, method_of, negative_prompts
 from studio.priors.analytic import AnalyticPrior, GaussianMixture
 from studio.recipes.guidance import (
+    AsdConfig,
     BridgeConfig,
+    BsdConfig,
+    CdsConfig,
+    CfdConfig,
     CsdConfig,
+    CsmConfig,
+    DreamTimeTimes,
     GradientConfig,
     GuidanceConfig,
     HifaConfig,
     HifaWeightName,
+    IsmConfig,
+    MvdreamConfig,
     NfsdConfig,
+    RfdsConfig,
     ScoresConfig,
+    SdiConfig,
     SdsConfig,
     SjcConfig,
     SweepTimes,
+    TsmConfig,
+    UcmConfig,
+    VpcsmConfig,
 )
 from studio.recipes.ramps import Linear
 from studio.schedule import NoiseSchedule, Prediction
@@ -361,6 +374,19 @@ def test_hifa_bounds_the_distance_by_sigma() -> None:
         (NfsdConfig(), ["2310.17590"]),
         (BridgeConfig(), ["2406.09417"]),
         (HifaConfig(), ["2305.18766"]),
+        (IsmConfig(), ["2311.11284"]),
+        (TsmConfig(), ["2405.11252"]),
+        (CsmConfig(), ["2410.21299"]),
+        (VpcsmConfig(), ["2410.21299"]),
+        (SdiConfig(), ["2405.15891"]),
+        (CdsConfig(), ["2401.09050", "2303.15413"]),
+        (AsdConfig(), ["2407.02040"]),
+        (BsdConfig(), ["2407.13976"]),
+        (MvdreamConfig(), ["2308.16512"]),
+        (RfdsConfig(), ["2406.03293"]),
+        (UcmConfig(), ["2408.05008"]),
+        (CfdConfig(), ["2501.05445"]),
+        (SdsConfig(times=DreamTimeTimes()), ["2209.14988", "2306.12422"]),
         (SdsConfig(scores=ScoresConfig(perp_neg=1.0)), ["2209.14988", "2304.04968"]),
         (
             SdsConfig(

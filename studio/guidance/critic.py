@@ -22,8 +22,9 @@ from typing_extensions import assert_never
 from studio.errors import StudioError
 from studio.guidance.denoiser import SmallDenoiser
 from studio.guidance.learner import Learner
+from studio.guidance.refusals import limits_of
 from studio.guidance.terms import told_to_critic
-from studio.interfaces import NoisePredictor, Prior, TrainableNetwork, TunablePrior
+from studio.interfaces import Limits, NoisePredictor, Prior, TrainableNetwork, TunablePrior
 from studio.randomness import generator
 from studio.recipes.guidance.critics import CriticConfig, FittedCriticConfig, TrainedCriticConfig
 from studio.schedule import NoiseSchedule
@@ -54,12 +55,18 @@ class TrainedCritic:
 
     Args:
         schedule: the prior's.
+        limits: the prior's, which the network shares: views of a set learn at one level.
     """
 
     def __init__(
-        self, config: TrainedCriticConfig, network: TrainableNetwork, schedule: NoiseSchedule
+        self,
+        config: TrainedCriticConfig,
+        network: TrainableNetwork,
+        schedule: NoiseSchedule,
+        limits: Limits = Limits(),  # noqa: B008
     ) -> None:
         self._config = config
+        self._limits = limits
         self._network = network
         self._schedule = schedule
         self._learner = Learner(network.parameters(), config.learning_rate)
@@ -96,11 +103,13 @@ class TrainedCritic:
     def _update(self, clean: Tensor, conditioning: Conditioning, rng: torch.Generator) -> float:
         config, device = self._config, clean.device
         draws = generator(rng.initial_seed(), "critic", self._learner.updates, device)
-        timesteps = torch.randint(len(self._schedule), (len(clean),), generator=draws, device=device).float()
+        views = self._limits.views
+        levels = torch.randint(len(self._schedule), (len(clean) // views,), generator=draws, device=device)
+        timesteps = levels.float().repeat_interleave(views)
         noise = torch.randn(clean.shape, generator=draws, device=device, dtype=clean.dtype)
         camera_dropped, prompt_dropped = torch.rand(2, generator=draws, device=device).tolist()
         condition = told_to_critic(conditioning)
-        if camera_dropped < config.camera_drop:
+        if camera_dropped < config.camera_drop and not self._limits.needs_camera:
             condition = replace(condition, cameras=None)
         if prompt_dropped < config.prompt_drop:
             condition = replace(condition, prompt=conditioning.null.prompt)
@@ -178,7 +187,8 @@ def build_critic(config: CriticConfig, prior: Prior) -> Critic:
     """The critic that a recipe describes, beside its prior."""
     match config:
         case TrainedCriticConfig():
-            return TrainedCritic(config, trainable_network(config, prior), prior.schedule)
+            network = trainable_network(config, prior)
+            return TrainedCritic(config, network, prior.schedule, limits_of(prior))
         case FittedCriticConfig():
             return FittedCritic(prior.schedule, config.shape)
         case _:

@@ -19,8 +19,9 @@ from studio.guidance import dmd2, gradient, noise, times, weighting
 from studio.guidance.citation import Citation
 from studio.guidance.critic import TrainedCritic, build_critic, trainable_network
 from studio.guidance.method import Method
+from studio.guidance.refusals import limits_of
 from studio.guidance.score_distillation import ScoreDistillation
-from studio.interfaces import Prior, TunablePrior
+from studio.interfaces import Limits, Prior, TunablePrior
 from studio.recipes.guidance import DisbackConfig
 from studio.schedule import NoiseSchedule
 from studio.types import Condition, Conditioning, GuidanceOutput, PromptEmbedding
@@ -74,7 +75,9 @@ class Walk:
         self._prior = prior
         self._config = config
         self._network = trainable_network(config.degradation, prior)
-        self._degraded = TrainedCritic(config.degradation, self._network, prior.schedule)
+        self._degraded = TrainedCritic(
+            config.degradation, self._network, prior.schedule, limits_of(prior)
+        )
         self._kept: list[dict[str, Tensor]] = []
         self._leader = 0
 
@@ -82,6 +85,11 @@ class Walk:
     def schedule(self) -> NoiseSchedule:
         """The prior's."""
         return self._prior.schedule
+
+    @property
+    def limits(self) -> Limits:
+        """The prior's."""
+        return limits_of(self._prior)
 
     def encode_prompts(self, prompts: Sequence[str]) -> PromptEmbedding:
         """As the prior does."""

@@ -9,7 +9,7 @@ from studio.guidance.terms import predictions_for
 from studio.interfaces import LimitedPrior, Limits, Prior
 from studio.schedule import NoiseSchedule
 
-_MOMENTS = 65
+_MOMENTS = 17
 
 
 def limits_of(prior: Prior) -> Limits:
@@ -21,8 +21,8 @@ def refuse_unservable(name: str, method: Method, prior: Prior) -> None:
     """See that a method asks a prior nothing that it cannot answer, at any progress.
 
     Raises:
-        StudioError: it asks for an unconditional branch that is not there, or gives words to a prior that
-            reads none.
+        StudioError: it asks for an unconditional or a camera-free branch that is not there, or gives words to
+            a prior that reads none.
     """
     limits = limits_of(prior)
     if not limits.supports_null and Branch.NULL in asked_branches(method, prior.schedule):
@@ -30,6 +30,11 @@ def refuse_unservable(name: str, method: Method, prior: Prior) -> None:
             f"{name} compares the prompt with the unconditional branch, and a guidance-distilled model has "
             "none: its guidance is inside. Use sds with cfg_scale = 1 (and prior.embedded_guidance), or a "
             "model that is not distilled, such as Stable Diffusion 3."
+        )
+    if limits.needs_camera and Branch.CRITIC_NULL in asked_branches(method, prior.schedule):
+        raise StudioError(
+            f"{name} asks what is rendered from anywhere, and a multi-view prior has no camera-free branch; "
+            "use vsd, or a prior of single views."
         )
     if not limits.reads_text and (method.negatives or method.scores.perp_neg != 0.0):
         raise StudioError(

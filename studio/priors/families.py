@@ -145,7 +145,7 @@ class MultiView:
     @property
     def limits(self) -> Limits:
         """Whole sets of views only."""
-        return Limits(views=self.views)
+        return Limits(views=self.views, needs_camera=True)
 
     def __call__(
         self,
@@ -219,18 +219,10 @@ class Zero123:
         sigma: Float[Tensor, "b"],
         condition: Condition,
     ) -> Float[Tensor, "b k h w"]:
-        """The view of each camera, or of nothing.
-
-        Raises:
-            StudioError: there is an image and no cameras.
-        """
+        """The view of each camera, or of nothing."""
         dtype = dtype_of(denoiser)
-        if condition.image is None:
+        if condition.image is None or condition.cameras is None:
             seen, text = torch.zeros_like(x_t), x_t.new_zeros(len(x_t), 1, self.projection.out_features)
-        elif condition.cameras is None:
-            raise StudioError(
-                "Zero123 shows a reference from a camera and was given none; try another prior."
-            )
         else:
             pose = relative_pose(condition.cameras, self.elevation_deg, self.distance)
             told = torch.cat([self.image_encoder(condition.image), pose.to(x_t.device, x_t.dtype)], dim=1)

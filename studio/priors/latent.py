@@ -139,12 +139,19 @@ class LatentPrior:
     def tunable(self, rank: int, rng: torch.Generator) -> TrainableNetwork:
         """A copy that can be tuned; see `studio.interfaces.TunablePrior`.
 
-        A network that knows no cameras is told them with the noise level; a transformer stays without.
+        A network that knows no cameras is told them with the noise level.
+
+        Raises:
+            StudioError: only a prompt is to be learned, and the model reads none.
         """
+        if rank == 0 and not self.limits.reads_text:
+            raise StudioError(
+                "critic.rank is 0, which learns an empty prompt, and this prior reads no words; try "
+                "critic.rank = 4."
+            )
         if rank == 0:
             return LearnedNull(self._predict, self.encode_prompts([""]))
-        joins_camera = not self.uses_camera and hasattr(self.denoiser, "time_embedding")
-        return LowRankCopy(self.denoiser, self._predict, rank, joins_camera=joins_camera, rng=rng)
+        return LowRankCopy(self.denoiser, self._predict, rank, joins_camera=not self.uses_camera, rng=rng)
 
     def _predict(
         self, x_t: Float[Tensor, "b c hx wx"], timesteps: Float[Tensor, "b"], condition: Condition

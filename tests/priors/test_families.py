@@ -387,7 +387,7 @@ def test_mvdream_refuses_what_it_cannot_answer(tmp_path: Path) -> None:
     prompt = prior.encode_prompts([""])
     x_t, timesteps = noisy(prior, 4)
     same = timesteps[:1].expand(4)
-    assert prior.limits == Limits(views=4)
+    assert prior.limits == Limits(views=4, needs_camera=True)
     with pytest.raises(StudioError, match="sees 4 views at once and was asked about 3"):
         prior.predict_noise(x_t[:3], same[:3], Condition(prompt, cameras(3)))
     with pytest.raises(StudioError, match="no camera-free branch"):

@@ -1,0 +1,115 @@
+"""Every guidance method on every family of diffusion models: what runs two steps, and what is refused.
+
+Methods are those of the recipes' union, so a new one joins by being in it. One command runs them all:
+
+    python -m tests.guidance.matrix [cpu|cuda] [float32|float16|bfloat16]
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+import warnings
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, get_args
+
+import torch
+from torch import Tensor
+
+from studio.cameras import orbit
+from studio.errors import StudioError
+from studio.guidance.methods import asks_critic, build_guidance, negative_prompts
+from studio.priors.latent import LatentPrior, Options, load_latent_prior
+from studio.prompts import ViewPrompts
+from studio.recipes.guidance import GuidanceConfig
+from tests.priors.models import FAMILIES
+
+METHODS: Mapping[str, Any] = {kind.kind: kind for kind in get_args(get_args(GuidanceConfig)[0])}
+STEPS = 2
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How two steps went.
+
+    Attributes:
+        refused: the reason, or None.
+        moved: how far the brightest change of the pictures went.
+        finite: whether they are numbers.
+    """
+
+    refused: str | None
+    moved: float = 0.0
+    finite: bool = True
+
+
+def load_family(
+    name: str, folder: Path, device: str = "cpu", dtype: torch.dtype | None = None
+) -> LatentPrior:
+    """A tiny model of a family."""
+    size = 16 if name == "flux" else None
+    options = Options(image_size=size, dtype=dtype, cache_folder=folder / "text")
+    return load_latent_prior(FAMILIES[name](folder / "model"), device, options)
+
+
+def two_steps(config: Any, prior: LatentPrior, device: str = "cpu") -> Outcome:
+    """Optimise a set of pictures by one method for two steps."""
+    if prior.limits.views > 1 and hasattr(config.times, "shared"):
+        config = replace(config, times=replace(config.times, shared=True))
+    prior = replace(prior, differentiable=True)
+    rng = torch.Generator(device).manual_seed(0)
+    views = max(prior.limits.views, 2)
+    rgb = torch.rand(views, 3, 16, 16, generator=rng, device=device).requires_grad_()
+    start = rgb.detach().clone()
+    optimizer = torch.optim.SGD([rgb], lr=1.0)
+    angles = torch.arange(views, device=device) * 90.0
+    cameras = orbit(angles, torch.full_like(angles, 15.0), 16, 16)
+    image = torch.full((views, 3, 16, 16), 0.7, device=device) if prior.limits.needs_image else None
+    try:
+        guidance = build_guidance(config, prior)
+        prompts = ViewPrompts(
+            prior, "a red cube", negatives=negative_prompts(config), plain=asks_critic(config)
+        )
+        for step in range(STEPS):
+            conditioning = prompts(cameras)
+            positive = replace(conditioning.positive, image=image)
+            plain = None if conditioning.plain is None else replace(conditioning.plain, image=image)
+            branches = replace(conditioning, positive=positive, plain=plain)
+            optimizer.zero_grad()
+            output = guidance(rgb, branches, step / STEPS, rng)
+            output.loss.backward()
+            assert isinstance(rgb.grad, Tensor)
+            rgb.grad /= rgb.grad.abs().max().clamp(min=1e-30) * 10
+            optimizer.step()
+    except StudioError as error:
+        return Outcome(str(error))
+    return Outcome(None, float((rgb.detach() - start).abs().max()), bool(rgb.isfinite().all()))
+
+
+def whole_matrix(device: str, dtype: torch.dtype) -> dict[str, dict[str, Outcome]]:
+    """The outcome of every method on every family."""
+    outcomes: dict[str, dict[str, Outcome]] = {}
+    for name in FAMILIES:
+        with tempfile.TemporaryDirectory() as folder:
+            prior = load_family(name, Path(folder), device, dtype)
+            outcomes[name] = {kind: two_steps(make(), prior, device) for kind, make in METHODS.items()}
+    return outcomes
+
+
+def main(device: str = "cpu", precision: str = "float32") -> None:
+    """Prints the matrix as JSON; one line a pair that is refused goes to the error stream."""
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
+    outcomes = whole_matrix(device, getattr(torch, precision))
+    for name, row in outcomes.items():
+        for kind, outcome in row.items():
+            if outcome.refused is not None:
+                print(f"{name} x {kind}: {outcome.refused}", file=sys.stderr)
+    print(json.dumps({name: {kind: asdict(o) for kind, o in row.items()} for name, row in outcomes.items()}))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -107,7 +107,7 @@ def check_splatting() -> str:
         images = work.draw(backend)
         results.append([images.rgb, *torch.autograd.grad(images.rgb.square().sum(), work.parameters)])
     errors = [
-        float((native - torch_).abs().max() / torch_.abs().max())
+        float(((native - torch_).abs().max() / torch_.abs().max()).detach())
         for native, torch_ in zip(*results, strict=True)
     ]
     if errors[0] > 1e-4 or max(errors[1:]) > 1e-3:

@@ -18,6 +18,8 @@ from studio.guidance import (
     f_distill,
     gradient,
     hifa,
+    iesd,
+    isd,
     ism,
     lods,
     mvdream,
@@ -60,6 +62,8 @@ from studio.recipes.guidance import (
     FDistillConfig,
     GuidanceConfig,
     HifaConfig,
+    IesdConfig,
+    IsdConfig,
     IsmConfig,
     LodsConfig,
     MvdreamConfig,
@@ -118,6 +122,10 @@ def method_of(config: GuidanceConfig) -> Method:
             return sim.method(config)
         case SfdConfig():
             return sfd.method(config)
+        case IesdConfig():
+            return iesd.method(config)
+        case IsdConfig():
+            return isd.method(config)
         case IsmConfig():
             return ism.method(config)
         case TsmConfig():

@@ -25,6 +25,7 @@ from studio.recipes.guidance.flow import (
     RfdsConfig,
     UcmConfig,
 )
+from studio.recipes.guidance.heads import IesdConfig, IsdConfig
 from studio.recipes.guidance.linear import (
     BridgeConfig,
     CsdConfig,
@@ -103,7 +104,9 @@ __all__ = [
     "GuidanceConfig",
     "HifaConfig",
     "HifaWeightName",
+    "IesdConfig",
     "InvertedNoise",
+    "IsdConfig",
     "IsmConfig",
     "LodsConfig",
     "MvdreamConfig",
@@ -154,6 +157,8 @@ GuidanceConfig = Annotated[
     | SidConfig
     | SimConfig
     | SfdConfig
+    | IesdConfig
+    | IsdConfig
     | IsmConfig
     | TsmConfig
     | CsmConfig

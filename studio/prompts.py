@@ -93,6 +93,8 @@ class ViewPrompts:
         perp_neg: also name the wrong views of each image, for guidance with ``perp_neg`` on. The prompt's
             embedding then turns from view to view gradually. Needs ``view_words``.
         plain: also give the prompt without view words, as a critic is told it.
+        blend: let the prompt's embedding turn from view to view gradually, as LucidDreamer does
+            (arXiv:2311.11284), without ``perp_neg`` too. Needs ``view_words``.
     """
 
     def __init__(
@@ -107,10 +109,15 @@ class ViewPrompts:
         threshold_deg: float = VIEW_THRESHOLD_DEG,
         perp_neg: bool = False,
         plain: bool = False,
+        blend: bool = False,
     ) -> None:
         if perp_neg and not view_words:
             raise StudioError(
                 "perp_neg needs views in words; expected view_words = true, or turn perp_neg off"
+            )
+        if blend and not view_words:
+            raise StudioError(
+                "view_blend needs views in words; expected view_words = true, or turn view_blend off"
             )
         prompt = clean_prompt(prompt)
         self.texts = (
@@ -122,6 +129,7 @@ class ViewPrompts:
         self._camera = camera
         self._threshold_deg = threshold_deg
         self._perp_neg = perp_neg
+        self._blend = blend
         self._null = prior.encode_prompts([null_prompt])
         self._plain = prior.encode_prompts([prompt]) if plain else None
         self._views = prior.encode_prompts([self.texts[direction] for direction in _DIRECTIONS])
@@ -149,11 +157,13 @@ class ViewPrompts:
         negatives = tuple(condition(_rows(negative, directions)) for negative in self._negatives)
         null = condition(self._null)
         plain = None if self._plain is None else Condition(self._plain, cameras, background)
-        if not self._perp_neg:
+        if not (self._perp_neg or self._blend):
             return Conditioning(condition(_rows(self._views, directions)), null, negatives, plain=plain)
         views = repelled_views(cameras.azimuth_deg, cameras.elevation_deg)
-        wrong = tuple(condition(_rows(self._views, places)) for places in views.wrong)
         positive = condition(_blend(self._views, views.blend))
+        if not self._perp_neg:
+            return Conditioning(positive, null, negatives, plain=plain)
+        wrong = tuple(condition(_rows(self._views, places)) for places in views.wrong)
         return Conditioning(positive, null, negatives, Repulsion(wrong, views.weights), plain)
 
     def _directions(self, cameras: Cameras) -> Int[Tensor, "b"]:

@@ -259,6 +259,24 @@ def test_perp_neg_blends_embeddings_and_names_the_wrong_views() -> None:
     assert conditioning.repulsion.weights.shape == (2, 4)
 
 
+def test_embeddings_can_be_blended_without_naming_wrong_views() -> None:
+    """r front + (1 - r) side with r = 1 - |azimuth| / 90, and so on to the back."""
+    prior = RecordingPrior()
+    conditioning = ViewPrompts(prior, "a corgi", blend=True)(
+        cameras_at((0, 0), (-22.5, 0), (135, 0), (0, 80))
+    )
+    front, side, back, overhead = (len(f"a corgi, {direction.value}") for direction in Direction)
+    assert conditioning.positive.prompt.tokens[:, 0, 1].tolist() == pytest.approx(
+        [front, 0.75 * front + 0.25 * side, (side + back) / 2, overhead]
+    )
+    assert conditioning.repulsion is None
+
+
+def test_blending_without_view_words_is_refused() -> None:
+    with pytest.raises(StudioError, match="view_blend needs views in words"):
+        ViewPrompts(RecordingPrior(), "a corgi", view_words=False, blend=True)
+
+
 def test_perp_neg_without_view_words_is_refused() -> None:
     with pytest.raises(StudioError, match="perp_neg needs views in words"):
         ViewPrompts(RecordingPrior(), "a corgi", view_words=False, perp_neg=True)

@@ -88,7 +88,7 @@ class Consistent:
         if cameras is None:
             raise StudioError(
                 "noise.kind = 'consistent' and the conditioning has no cameras; expected the camera of each "
-                "image, try noise.kind = 'random'"
+                "image, try tell_camera = true or noise.kind = 'random'"
             )
         channels, height, width = clean.shape[1:]
         count = round(self.config.cells_per_pixel * height * width)

@@ -450,6 +450,8 @@ class Recipe:
     """What the picture must not be; it takes the place of the empty prompt in the unconditional branch."""
     view_words: bool = True
     """Tell the prior each view in words too: "a corgi, side view"."""
+    view_blend: bool = False
+    """Between two views in words, mix their embeddings by azimuth instead of taking the nearer one's."""
     tell_camera: bool = True
     """Hand each camera to a prior that can be told it; false asks its camera-free branch."""
     view_threshold_deg: Annotated[float, Field(gt=0.0, lt=90.0)] = 45.0

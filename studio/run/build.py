@@ -132,6 +132,7 @@ def _build_term(index: int, term: GuidanceTerm, recipe: Recipe, prior: Prior) ->
         threshold_deg=recipe.view_threshold_deg,
         perp_neg=term.method.scores.perp_neg != 0.0,
         plain=asks_critic(term.method),
+        blend=recipe.view_blend,
     )
     if descends_through_prior(term.method) and isinstance(prior, LatentPrior):
         prior = replace(prior, differentiable=True)

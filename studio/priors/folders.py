@@ -197,7 +197,12 @@ def _flow_schedule(config: dict[str, Any], tokens: int) -> NoiseSchedule:
 
 
 def load_codec(
-    folder: Path, channels: int, cells: int, dtype: torch.dtype, device: torch.device
+    folder: Path,
+    channels: int,
+    cells: int,
+    dtype: torch.dtype,
+    device: torch.device,
+    autoencoder: Path | None = None,
 ) -> ImageCodec:
     """The codec, which must make what the denoiser takes.
 
@@ -207,12 +212,14 @@ def load_codec(
     Args:
         channels: what the denoiser takes.
         cells: width and height of what the denoiser takes.
+        autoencoder: a folder with another autoencoder than the model's own.
     """
     made = 3
     codec: ImageCodec
-    if (folder / "vae").is_dir():
-        upcast = bool(read_json(folder / "vae" / "config.json").get("force_upcast", False))
-        vae = frozen(load_network(folder / "vae", torch.float32 if upcast else dtype), device)
+    path = autoencoder or folder / "vae"
+    if path.is_dir():
+        upcast = bool(read_json(path / "config.json").get("force_upcast", False))
+        vae = frozen(load_network(path, torch.float32 if upcast else dtype), device)
         size = cells * 2 ** (len(vae.config.block_out_channels) - 1)
         shift = float(vae.config.shift_factor or 0.0)
         codec = Autoencoder(vae, size, float(vae.config.scaling_factor), shift)

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from studio.cameras import CAMERA_FEATURES
 from studio.errors import StudioError
 from studio.interfaces import Limits, TrainableNetwork
+from studio.priors import mvdream
 from studio.priors.adapters import Adapters, ClipImageEmbedder, LastImage, load_control, load_image_prompt
 from studio.priors.codecs import Autoencoder, ImageCodec
 from studio.priors.families import (
@@ -171,6 +172,7 @@ class Options:
     Attributes:
         revision: of a hub id; by default the one that the registry pins, or the newest.
         image_size: width and height in pixels at which the model sees pictures; by default its own.
+        autoencoder: folder or hub id of another autoencoder than the model's own.
         text_layer, pooling: see `ClipTextEmbedder`.
         controls: folders or hub ids of ControlNets.
         control_scale: factor of their residuals.
@@ -186,6 +188,7 @@ class Options:
 
     revision: str | None = None
     image_size: int | None = None
+    autoencoder: str | None = None
     text_layer: int = 0
     pooling: Pooling = "none"
     controls: tuple[str, ...] = ()
@@ -231,7 +234,11 @@ class _Loading:
         half = torch.bfloat16 if flow else torch.float16
         self.dtype = options.dtype or (half if device.type == "cuda" else torch.float32)
         existing(folder, "scheduler")
-        self.denoiser = load_network(path, self.dtype)
+        if self.kind == mvdream.CLASS_NAME:
+            self.denoiser = mvdream.load_multi_view(path, self.dtype)
+            self.kind = "UNet2DConditionModel"
+        else:
+            self.denoiser = load_network(path, self.dtype)
         self.style: Style | None = None
         if options.style is not None:
             self.style = load_style(options.style)
@@ -351,7 +358,9 @@ class _Loading:
         return size // int(down)
 
     def _codec(self, channels: int) -> ImageCodec:
-        return load_codec(self.folder, channels, self._cells(), self.dtype, self.device)
+        name = self.options.autoencoder
+        autoencoder = None if name is None else model_folder(name)
+        return load_codec(self.folder, channels, self._cells(), self.dtype, self.device, autoencoder)
 
     def _adapters(self) -> Adapters:
         controls = tuple(

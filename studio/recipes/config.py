@@ -72,6 +72,8 @@ class LatentPriorConfig:
     """Commit or branch of a hub id; left out, the one that the studio's registry pins, or the newest."""
     image_size: Annotated[int, Field(ge=16, le=2048)] | None = None
     """Width and height in pixels at which the model sees the pictures; left out, its own."""
+    autoencoder: str | None = None
+    """Another autoencoder than the model's own, folder or hub id: ``madebyollin/sdxl-vae-fp16-fix``."""
     precision: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
     """Of the networks; ``auto`` is half precision on CUDA and float32 elsewhere."""
     style: str | None = None

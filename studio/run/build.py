@@ -205,6 +205,7 @@ def _options(config: LatentPriorConfig) -> Options:
     return Options(
         revision=config.revision,
         image_size=config.image_size,
+        autoencoder=config.autoencoder,
         controls=config.controls,
         control_scale=config.control_scale,
         image_prompt=config.image_prompt,

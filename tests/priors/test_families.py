@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,7 +15,7 @@ import diffusers
 import pytest
 import torch
 import transformers
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from studio.cameras import camera_features, orbit
@@ -128,10 +129,11 @@ def test_sdxl_autoencoder_stays_in_full_precision(tmp_path: Path) -> None:
     assert isinstance(prior.codec, Autoencoder)
     assert next(prior.codec.vae.parameters()).dtype == torch.float32
     assert next(prior.denoiser.parameters()).dtype == torch.bfloat16
-    models.save_vae(folder, force_upcast=False, scaling_factor=0.13025)  # the repaired one
-    fixed = load_latent_prior(folder, options=Options(dtype=torch.bfloat16)).codec
+    models.save_vae(tmp_path, force_upcast=False, scaling_factor=0.2)  # the repaired one, on its own
+    options = Options(dtype=torch.bfloat16, autoencoder=str(tmp_path / "vae"))
+    fixed = load_latent_prior(folder, options=options).codec
     assert isinstance(fixed, Autoencoder)
-    assert next(fixed.vae.parameters()).dtype == torch.bfloat16
+    assert next(fixed.vae.parameters()).dtype == torch.bfloat16 and fixed.scaling_factor == 0.2
 
 
 def test_sdxl_is_told_the_size_that_is_asked_for(tmp_path: Path) -> None:
@@ -382,6 +384,70 @@ def test_joint_attention_is_one_softmax_over_all_views(tmp_path: Path) -> None:
         torch.testing.assert_close(attention(cells), expected, **STRICT)
 
 
+def in_latent_diffusions_names(name: str, layers: int = 1) -> str:
+    """What latent diffusion calls a weight of diffusers' U-Net."""
+    fixed = {
+        "conv_in": "input_blocks.0.0", "conv_norm_out": "out.0", "conv_out": "out.2",
+        "time_embedding.linear_1": "time_embed.0", "time_embedding.linear_2": "time_embed.2",
+        "class_embedding.linear_1": "camera_embed.0", "class_embedding.linear_2": "camera_embed.2",
+        "mid_block.resnets.0": "middle_block.0", "mid_block.attentions.0": "middle_block.1",
+        "mid_block.resnets.1": "middle_block.2",
+    }  # fmt: skip
+    if place := re.match(r"(down|up)_blocks\.(\d)\.(resnets|attentions|downsamplers|upsamplers)\.(\d)", name):
+        way, level, part, index = place[1], int(place[2]), place[3], int(place[4])
+        first = level * (layers + 1) + (way == "down")
+        new = {
+            "resnets": f"{first + index}.0",
+            "attentions": f"{first + index}.1",
+            "downsamplers": f"{first + layers}.0.op",
+            "upsamplers": f"{first + layers}.{2 if level == 0 else 1}.conv",
+        }[part]
+        rest = name[place.end() :].replace(".conv.", ".") if "sampl" in part else name[place.end() :]
+        name = f"{'input' if way == 'down' else 'output'}_blocks.{new}{rest}"
+    for old, new in fixed.items():
+        name = name.replace(f"{old}.", f"{new}.") if name.startswith(f"{old}.") else name
+    inner = {
+        "norm1": "in_layers.0", "conv1": "in_layers.2", "time_emb_proj": "emb_layers.1",
+        "norm2": "out_layers.0", "conv2": "out_layers.3", "conv_shortcut": "skip_connection",
+    }  # fmt: skip
+    if "transformer_blocks" not in name:
+        for old, new in inner.items():
+            name = name.replace(f".{old}.", f".{new}.")
+    return name
+
+
+def test_mvdream_as_it_is_published(tmp_path: Path) -> None:
+    """The same network in latent diffusion's names gives the same answers."""
+    ours = models.save_mvdream(tmp_path / "ours")
+    network = models.make_unet(
+        use_linear_projection=True,
+        norm_num_groups=32,
+        block_out_channels=(32, 64),
+        attention_head_dim=(1, 2),
+        class_embed_type="projection",
+        projection_class_embeddings_input_dim=16,
+    )
+    network.save_pretrained(ours / "unet")
+    published = tmp_path / "published"
+    shutil.copytree(ours, published, ignore=shutil.ignore_patterns("unet"))
+    (published / "unet").mkdir()
+    config = {
+        "_class_name": "MultiViewUNetModel", "image_size": 8, "in_channels": 4, "out_channels": 4,
+        "model_channels": 32, "channel_mult": [1, 2], "attention_resolutions": [2], "num_res_blocks": 1,
+        "context_dim": models.TEXT, "num_head_channels": 32, "camera_dim": 16,
+    }  # fmt: skip
+    (published / "unet" / "config.json").write_text(json.dumps(config))
+    state = {in_latent_diffusions_names(name): value for name, value in network.state_dict().items()}
+    save_file(state, published / "unet" / "diffusion_pytorch_model.safetensors")
+    first, second = load_latent_prior(ours), load_latent_prior(published)
+    x_t, _ = noisy(first, 4)
+    condition = Condition(first.encode_prompts([PROMPTS[0]]), cameras(4))
+    timesteps = torch.full((4,), 300.0)
+    expected = first.predict_noise(x_t, timesteps, condition)
+    assert torch.equal(second.predict_noise(x_t, timesteps, condition), expected)
+    assert second.limits == first.limits
+
+
 def test_mvdream_refuses_what_it_cannot_answer(tmp_path: Path) -> None:
     prior = load_latent_prior(models.save_mvdream(tmp_path / "model"))
     prompt = prior.encode_prompts([""])
@@ -529,9 +595,7 @@ def test_a_transformer_of_another_kind(tmp_path: Path) -> None:
     diffusers.DiTTransformer2DModel(
         num_attention_heads=1, attention_head_dim=8, in_channels=4, num_layers=1, sample_size=8
     ).save_pretrained(folder / "transformer")
-    with pytest.raises(
-        StudioError, match=r"holds a DiTTransformer2DModel, expected one of UNet2D"
-    ):
+    with pytest.raises(StudioError, match=r"holds a DiTTransformer2DModel, expected one of UNet2D"):
         load_latent_prior(folder)
 
 

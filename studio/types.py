@@ -185,7 +185,6 @@ class Conditioning:
     Attributes:
         plain: the prompt without words for the view, with the cameras: what a critic is told. None where it
             is the same as ``positive``.
-        second: the branches as a second prior understands them, for guidance that asks two.
     """
 
     positive: Condition
@@ -193,7 +192,6 @@ class Conditioning:
     negatives: tuple[Condition, ...] = ()
     repulsion: Repulsion | None = None
     plain: Condition | None = None
-    second: Conditioning | None = None
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,6 @@ class ScoreDistillation:
 
     Args:
         critic, ratio: for a method that asks them; what they learn is this guidance's state.
-        second: a second prior, for a method that asks two.
     """
 
     def __init__(
@@ -36,13 +35,11 @@ class ScoreDistillation:
         *,
         critic: Critic | None = None,
         ratio: RatioHead | None = None,
-        second: Prior | None = None,
     ) -> None:
         self.prior = prior
         self.method = method
         self.critic = critic
         self.ratio = ratio
-        self.second = second
 
     def __call__(
         self,
@@ -75,7 +72,6 @@ class ScoreDistillation:
             method.scores.perp_neg,
             method.scores.terms_per_forward,
             critic=self.critic,
-            second=self.second,
             ratio=self.ratio,
         )
         with torch.set_grad_enabled(isinstance(method.combine, Descent)):

@@ -48,10 +48,6 @@ class Branch(Enum):
     """The critic, told no camera: what is rendered from anywhere."""
     CRITIC_UNPROMPTED = "critic_unprompted"
     """The critic, told the empty prompt."""
-    SECOND = "second"
-    """The second prior, told the prompt."""
-    SECOND_NULL = "second_null"
-    """The second prior, told the empty prompt."""
     LOG_RATIO = "log_ratio"
     """Not a score: log p/q of each noisy image, in every element."""
 

@@ -119,7 +119,6 @@ class ScoreBank:
         perp_neg: scale of the repulsion that replaces the positive branch; 0 leaves it alone.
         terms_per_forward: at most this many requests in one forward pass, or None for all.
         critic: answers for the critic's branches.
-        second: the second prior, for its branches.
         ratio: answers for the log-density ratio.
 
     Attributes:
@@ -134,12 +133,10 @@ class ScoreBank:
         terms_per_forward: int | None = None,
         *,
         critic: NoisePredictor | None = None,
-        second: NoisePredictor | None = None,
         ratio: LogRatio | None = None,
     ) -> None:
         self._prior = prior
         self._critic = critic
-        self._second = second
         self._ratio = ratio
         self._conditioning = conditioning
         self._perp_neg = perp_neg
@@ -208,13 +205,6 @@ class ScoreBank:
             case Branch.CRITIC | Branch.CRITIC_NULL | Branch.CRITIC_UNPROMPTED:
                 assert self._critic is not None, "a method that asks a critic is built with one"
                 return self._critic
-            case Branch.SECOND | Branch.SECOND_NULL:
-                if self._second is None:
-                    raise StudioError(
-                        "the method asks a second prior and the recipe has none; expected second_prior, "
-                        "try second_prior.kind = 'library'"
-                    )
-                return self._second
             case _:
                 return None
 
@@ -227,10 +217,6 @@ class ScoreBank:
             case Branch.CRITIC_UNPROMPTED:
                 prompt = self._conditioning.null.prompt
                 return replace(told_to_critic(self._conditioning), prompt=prompt)
-            case Branch.SECOND:
-                return (self._conditioning.second or self._conditioning).positive
-            case Branch.SECOND_NULL:
-                return (self._conditioning.second or self._conditioning).null
             case Branch.LOG_RATIO:
                 raise AssertionError("a ratio has no condition")
             case Branch.POSITIVE:

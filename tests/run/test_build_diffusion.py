@@ -1,0 +1,103 @@
+"""Recipes over diffusion models: the image that a recipe shows, and what is refused before the first step."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from studio.errors import StudioError
+from studio.recipes.config import Recipe
+from studio.recipes.load import load
+from studio.run.build import BuiltStage, build_prior, build_stages
+from studio.run.optimize import initial_state, optimize
+from tests.priors import models
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STUDIO_CACHE", str(tmp_path / "cache"))
+
+
+def recipe_for(preset: str, folder: Path, *lines: str) -> Recipe:
+    """A preset's first steps with a tiny model in the place of its own."""
+    return load(
+        preset,
+        "a red cube",
+        [
+            f"prior.source='{folder}'",
+            "stages.0.steps=2",
+            "stages.0.resolution=16",
+            "stages.0.scene.initial={ kind = 'ball', count = 40 }",
+            *lines,
+        ],
+    )
+
+
+def built(recipe: Recipe) -> tuple[BuiltStage, ...]:
+    return build_stages(recipe, build_prior(recipe, CPU).prior)
+
+
+PRESETS = {
+    "sd15": "sd", "sd21": "sd", "sdxl": "sdxl", "if": "if", "pixart": "pixart", "sd3": "sd3", "flux": "flux",
+    "mvdream": "mvdream",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_each_familys_preset_runs_on_its_family(preset: str, tmp_path: Path) -> None:
+    folder = models.FAMILIES[PRESETS[preset]](tmp_path / "model")
+    small = ["prior.image_size=16"] if preset in ("sd3", "flux") else []
+    recipe = recipe_for(preset, folder, *small)
+    state = initial_state(recipe, CPU)
+    before = state.scene.tensors.means.detach().clone()
+    assert len(list(optimize(recipe, built(recipe), state))) == 2
+    assert not torch.equal(state.scene.tensors.means, before)
+
+
+def test_zero123_is_shown_the_picture_in_the_positive_branch_only(tmp_path: Path) -> None:
+    folder = models.save_zero123(tmp_path / "model")
+    picture = Image.new("RGBA", (8, 4), (0, 0, 0, 0))
+    picture.paste((255, 0, 0, 255), (0, 0, 4, 4))
+    picture.save(tmp_path / "picture.png")
+    recipe = recipe_for("zero123", folder, f"prior.image='{tmp_path / 'picture.png'}'")
+    (stage,) = built(recipe)
+    cameras = stage.cameras(0.0, torch.Generator())
+    conditioning = stage.terms[0].conditioning(cameras, torch.zeros(len(cameras), 3))
+    image = conditioning.positive.image
+    assert image is not None and image.shape == (len(cameras), 3, 8, 8)
+    assert image[0, :, 0, 0].tolist() == [1, 1, 1]  # padded to a square with white
+    assert image[0, :, 4, 0].tolist() == [1, 0, 0]
+    assert image[0, :, 4, 7].tolist() == [1, 1, 1]  # transparent over white
+    assert conditioning.null.image is None
+    assert len(list(optimize(recipe, (stage,), initial_state(recipe, CPU)))) == 2
+
+
+def test_zero123_wants_a_picture(tmp_path: Path) -> None:
+    recipe = recipe_for("zero123", models.save_zero123(tmp_path / "model"))
+    with pytest.raises(
+        StudioError, match=r"reference image and the recipe has none; expected prior.image"
+    ):
+        built(recipe)
+    recipe = recipe_for("zero123", tmp_path / "model", "prior.image='nowhere.png'")
+    with pytest.raises(StudioError, match=r"prior.image is nowhere.png, expected a picture"):
+        built(recipe)
+
+
+def test_mvdream_wants_whole_sets_of_views(tmp_path: Path) -> None:
+    folder = models.save_mvdream(tmp_path / "model")
+    for cameras in ("{ kind = 'orbit' }", "{ kind = 'multi_view', views = 3 }"):
+        recipe = recipe_for("mvdream", folder, f"stages.0.cameras={cameras}")
+        with pytest.raises(StudioError, match=r"sees 4 views of the asset at once .* views = 4"):
+            built(recipe)
+
+
+def test_flux_refuses_guidance_of_the_outside(tmp_path: Path) -> None:
+    folder = models.save_flux(tmp_path / "model")
+    recipe = recipe_for("flux", folder, "prior.image_size=16", "stages.0.guidance.0.method.cfg_scale=7.5")
+    with pytest.raises(StudioError, match=r"a guidance-distilled model has none"):
+        built(recipe)

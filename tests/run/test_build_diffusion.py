@@ -79,9 +79,7 @@ def test_zero123_is_shown_the_picture_in_the_positive_branch_only(tmp_path: Path
 
 def test_zero123_wants_a_picture(tmp_path: Path) -> None:
     recipe = recipe_for("zero123", models.save_zero123(tmp_path / "model"))
-    with pytest.raises(
-        StudioError, match=r"reference image and the recipe has none; expected prior.image"
-    ):
+    with pytest.raises(StudioError, match=r"reference image and the recipe has none; expected prior.image"):
         built(recipe)
     recipe = recipe_for("zero123", tmp_path / "model", "prior.image='nowhere.png'")
     with pytest.raises(StudioError, match=r"prior.image is nowhere.png, expected a picture"):

@@ -75,9 +75,7 @@ class Walk:
         self._prior = prior
         self._config = config
         self._network = trainable_network(config.degradation, prior)
-        self._degraded = TrainedCritic(
-            config.degradation, self._network, prior.schedule, limits_of(prior)
-        )
+        self._degraded = TrainedCritic(config.degradation, self._network, prior.schedule, limits_of(prior))
         self._kept: list[dict[str, Tensor]] = []
         self._leader = 0
 

@@ -1,6 +1,6 @@
 """Takes a surface apart where it touches itself, so that edges have two faces and vertices one fan.
 
-Printers and sculpting tools ask for it. What stays is an edge that one and the same fan passes twice.
+Printers and sculpting tools ask for it.
 """
 
 from __future__ import annotations
@@ -42,7 +42,37 @@ def manifold(mesh: Mesh) -> Mesh:
     centres = mesh.vertices[mesh.faces].mean(dim=1).repeat_interleave(3, dim=0)
     fans = torch.zeros_like(vertices).index_add_(0, faces.flatten(), centres)
     fans = fans / torch.bincount(faces.flatten(), minlength=count)[:, None]
-    return Mesh(torch.where(shared[:, None], vertices.lerp(fans, _PULL), vertices), faces)
+    mesh = Mesh(torch.where(shared[:, None], vertices.lerp(fans, _PULL), vertices), faces)
+    while (better := forked(mesh)) is not None:
+        mesh = better
+    return mesh
+
+
+def forked(mesh: Mesh) -> Mesh | None:
+    """The mesh without one edge that a fan passes twice, or None if there is no such edge.
+
+    The two faces that meet at one of its passages are cut at its middle, which moves a hair into them. Where
+    they lie back to back there is nothing between them, and both go.
+    """
+    forward, backward = _joined_halves(mesh)
+    starts, ends = mesh.faces.flatten()[forward], mesh.faces.roll(-1, dims=1).flatten()[forward]
+    keys = starts * len(mesh.vertices) + ends
+    _, group, sizes = torch.unique(keys, return_inverse=True, return_counts=True)
+    crowded = torch.nonzero(sizes[group] > 1)[:, 0]
+    if not len(crowded):
+        return None
+    halves = torch.stack([forward[crowded[0]], backward[crowded[0]]])
+    cut, corner = halves // 3, halves % 3
+    u, v, w = (mesh.faces[cut, (corner + k) % 3] for k in range(3))
+    kept = torch.ones(len(mesh.faces), dtype=torch.bool)
+    kept[cut] = False
+    if w[0] == w[1]:
+        return Mesh(mesh.vertices, mesh.faces[kept])
+    middle = (mesh.vertices[u[0]] + mesh.vertices[v[0]]) / 2
+    middle = middle.lerp(mesh.vertices[w].mean(dim=0), _PULL)
+    new = torch.full_like(u, len(mesh.vertices))
+    faces = torch.cat([mesh.faces[kept], torch.stack([u, new, w], 1), torch.stack([new, v, w], 1)])
+    return Mesh(torch.cat([mesh.vertices, middle[None]]), faces)
 
 
 def _joined_halves(mesh: Mesh) -> tuple[Int[Tensor, "e"], Int[Tensor, "e"]]:

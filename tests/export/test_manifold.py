@@ -5,7 +5,7 @@ import torch
 import trimesh
 
 from studio.evaluate.metrics import check_mesh
-from studio.export.manifold import manifold
+from studio.export.manifold import forked, manifold
 from studio.types import Mesh
 
 
@@ -50,3 +50,20 @@ def test_cubes_that_share_a_corner_come_apart() -> None:
     checks = check_mesh(after)
     assert checks.watertight and checks.components == 2 and len(after.vertices) == 16
     assert (after.vertices[after.faces] - mesh.vertices[mesh.faces]).norm(dim=-1).max() < 0.02
+
+
+def test_an_edge_that_is_passed_twice_is_taken_apart() -> None:
+    """A flap without thickness hangs on a ball: its edge has four faces."""
+    ball = as_mesh(trimesh.creation.icosphere(1))
+    a, b = ball.faces[0, :2].tolist()
+    tip = len(ball.vertices)
+    vertices = torch.cat([ball.vertices, 1.5 * ball.vertices[[a, b]].mean(0, keepdim=True)])
+    mesh = Mesh(vertices, torch.cat([ball.faces, torch.tensor([[a, b, tip], [b, a, tip]])]))
+    assert not check_mesh(mesh).watertight
+    apart = forked(mesh)
+    assert apart is not None and check_mesh(apart).watertight
+    assert forked(apart) is None
+    # Whether the flap goes or the ball is cut, the ball stays what it was.
+    shape = trimesh.Trimesh(apart.vertices.numpy(), apart.faces.numpy(), process=False)
+    truth = trimesh.creation.icosphere(1)
+    np.testing.assert_allclose(shape.volume, truth.volume, rtol=1e-2)

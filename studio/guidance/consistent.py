@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from studio.errors import StudioError
-from studio.guidance.forward import Rounds, diffused
+from studio.guidance.forward import Rounds, diffused, fresh_noise
 from studio.guidance.state import Levels, State, Term
 from studio.guidance.terms import ScoreBank
 from studio.randomness import generator
@@ -96,7 +96,7 @@ class Consistent:
         values = torch.randn(count, channels, generator=source).to(clean)
         grains = self.config.radius * sphere(count).to(cameras.world_to_camera)
         locked, covered = seen_noise(grains, values, cameras.resized(width, height))
-        fresh = torch.randn(clean.shape, generator=rng, device=rng.device, dtype=clean.dtype).to(clean.device)
+        fresh = fresh_noise(clean, rng)
         share = self.config.share
         mixed = math.sqrt(share) * locked + math.sqrt(1 - share) * fresh
         return diffused(clean, torch.where(covered, mixed, fresh), levels, schedule)

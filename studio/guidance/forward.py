@@ -39,6 +39,12 @@ class NoisePolicy(Protocol):
         """The scores that a call at these levels leaves in the state, so that nobody asks for them again."""
 
 
+def fresh_noise(like: Float[Tensor, "b c h w"], rng: torch.Generator) -> Float[Tensor, "b c h w"]:
+    """Standard normal noise in the shape, precision and place of ``like``, drawn where ``rng`` lives."""
+    noise = torch.randn(like.shape, generator=rng, device=rng.device, dtype=like.dtype)
+    return noise.to(like.device)
+
+
 def diffused(
     clean: Float[Tensor, "b c h w"],
     noise: Float[Tensor, "b c h w"],

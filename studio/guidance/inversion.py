@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from studio.guidance.combine import LinearCombination, guided
-from studio.guidance.forward import NoisePolicy, Rounds, diffused
+from studio.guidance.forward import NoisePolicy, Rounds, diffused, fresh_noise
 from studio.guidance.state import ANCHOR, LATER, MAIN, POSITIVE, Level, Levels, State, Term
 from studio.guidance.terms import ScoreBank
 from studio.schedule import NoiseSchedule
@@ -101,10 +101,7 @@ class Inverted:
     def _fresh(
         like: Float[Tensor, "b c h w"], scale: float, rng: torch.Generator
     ) -> Float[Tensor, "b c h w"]:
-        if scale == 0:
-            return torch.zeros_like(like)
-        noise = torch.randn(like.shape, generator=rng, device=rng.device, dtype=like.dtype)
-        return scale * noise.to(like.device)
+        return torch.zeros_like(like) if scale == 0 else scale * fresh_noise(like, rng)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from torch import Tensor
 from typing_extensions import assert_never
 
 from studio.guidance import consistent, inversion
-from studio.guidance.forward import NoisePolicy, Rounds, diffused
+from studio.guidance.forward import NoisePolicy, Rounds, diffused, fresh_noise
 from studio.guidance.state import Levels, State, Term
 from studio.guidance.terms import ScoreBank
 from studio.randomness import generator
@@ -45,8 +45,7 @@ class Random:
         rng: torch.Generator,
     ) -> State:
         """One draw from ``rng``."""
-        noise = torch.randn(clean.shape, generator=rng, device=rng.device, dtype=clean.dtype)
-        return diffused(clean, noise.to(clean.device), levels, schedule)
+        return diffused(clean, fresh_noise(clean, rng), levels, schedule)
 
     def rounds(self, levels: Levels, schedule: NoiseSchedule, progress: float) -> Rounds:
         """Nothing."""

@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from studio.guidance.forward import fresh_noise
 from studio.interfaces import Prior
 from studio.types import Condition
 
@@ -59,7 +60,7 @@ def protect(
         with torch.no_grad():
             levels = torch.randint(len(prior.schedule), (len(x),), generator=rng, device=rng.device)
             timesteps = levels.float().to(x.device)
-            noise = torch.randn(x.shape, generator=rng, device=rng.device, dtype=x.dtype).to(x.device)
+            noise = fresh_noise(x, rng)
             x_t = prior.schedule.add_noise(x, noise, timesteps)
             residual = prior.predict_noise(x_t, timesteps, condition) - noise
         (gradient,) = torch.autograd.grad(x, protected, residual)

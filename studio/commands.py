@@ -27,6 +27,7 @@ from studio.evaluate.compare import Comparison, method_kinds
 from studio.export.files import replacing, write_bytes
 from studio.export.images import to_pixels
 from studio.export.views import pictures
+from studio.guidance import hybrid
 from studio.guidance.citation import Citation
 from studio.guidance.methods import citations
 from studio.meshes import load_mesh, normalised
@@ -283,7 +284,9 @@ def cite(command: arguments.Cite) -> int:
     """Prints the papers behind a preset's guidance, each once."""
     recipe = load.load(command.preset)
     terms = [term for stage in recipe.stages for term in stage.guidance]
-    for citation in dict.fromkeys(citation for term in terms for citation in citations(term.method)):
+    papers = [citation for term in terms for citation in citations(term.method)]
+    takes_turns = any(term.share is not None for term in terms)
+    for citation in dict.fromkeys([*papers, *([hybrid.CITATION] if takes_turns else [])]):
         print(_bibtex(citation))
     return 0
 

@@ -369,6 +369,13 @@ class GuidanceTerm:
 
     weight: Ramp = 1.0
     """Factor of the method's loss."""
+    share: Ramp | None = None
+    """Odds of this term among those that have a share: each step takes one of them, drawn anew. Left out, the
+    term counts in every step."""
+    prior: PriorConfig | None = None
+    """The prior that the method asks; left out, the recipe's."""
+    views_prior: PriorConfig | None = None
+    """A second prior, of several views at once, for a method that asks two: ``jsd``."""
     method: GuidanceConfig
     """The method."""
 
@@ -396,6 +403,15 @@ class Stage:
         extremes = [value_at(self.resolution, progress / 64) for progress in range(65)]
         if not (16 <= min(extremes) and max(extremes) <= 2048):
             raise ValueError("resolution must stay within 16 to 2048 pixels")
+        return self
+
+    @model_validator(mode="after")
+    def _some_share(self) -> Stage:
+        shares = [term.share for term in self.guidance if term.share is not None]
+        for moment in range(65):
+            odds = [value_at(share, moment / 64) for share in shares]
+            if odds and (min(odds) < 0.0 or sum(odds) == 0.0):
+                raise ValueError("the shares of guidance must never be negative, nor all be 0 at once")
         return self
 
     def resolution_at(self, progress: float) -> int:

@@ -322,9 +322,13 @@ def _bare(annotation: Any) -> Any:
 
 
 def _members(annotation: Any) -> tuple[Any, ...]:
-    if get_origin(annotation) is Annotated:
-        return _members(get_args(annotation)[0])
-    return get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else (annotation,)
+    """The types of a union, those of the unions in it too; of any other type, itself."""
+    plain = annotation
+    while get_origin(plain) is Annotated:
+        plain = get_args(plain)[0]
+    if get_origin(plain) not in (Union, types.UnionType):
+        return (annotation,)
+    return tuple(member for part in get_args(plain) for member in _members(part))
 
 
 def _class_of(annotation: Any, value: Any) -> type | None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -48,10 +48,15 @@ from studio.types import Cameras, Conditioning
 
 @dataclass(frozen=True)
 class ChosenPrior:
-    """A prior, and in words which one it is and why."""
+    """A prior, and in words which one it is and why.
+
+    Attributes:
+        beside: the priors that terms of guidance name for themselves.
+    """
 
     prior: Prior
     reason: str
+    beside: Mapping[PriorConfig, Prior] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -63,12 +68,14 @@ class BuiltTerm:
         weight: factor of its loss.
         guidance: the method, asking the prior.
         conditioning: the branches for a batch of cameras over given background colours.
+        share: odds of the term among those that have a share; None counts in every step.
     """
 
     name: str
     weight: Ramp
     guidance: Guidance
     conditioning: Callable[[Cameras, Float[Tensor, "b 3"]], Conditioning]
+    share: Ramp | None = None
 
 
 @dataclass(frozen=True)
@@ -95,33 +102,65 @@ def build_device(recipe: Recipe) -> torch.device:
     return torch.device("cuda")
 
 
-def build_stages(recipe: Recipe, prior: Prior) -> tuple[BuiltStage, ...]:
-    """Everything but the scene, for each stage."""
-    return tuple(_build_stage(stage, recipe, prior) for stage in recipe.stages)
+def build_stages(
+    recipe: Recipe, prior: Prior, beside: Mapping[PriorConfig, Prior] | None = None
+) -> tuple[BuiltStage, ...]:
+    """Everything but the scene, for each stage.
+
+    Args:
+        prior: the recipe's.
+        beside: the priors that terms of guidance name for themselves; None builds them here.
+
+    Raises:
+        StudioError: a prior cannot serve its method or the stage's cameras, or cannot be had.
+    """
+    if beside is None:
+        chosen = _priors_beside(recipe, build_device(recipe))
+        beside = {config: other.prior for config, other in chosen.items()}
+    priors = {**beside, recipe.prior: prior}
+    return tuple(_build_stage(stage, recipe, priors) for stage in recipe.stages)
 
 
 def build_prior(recipe: Recipe, device: torch.device) -> ChosenPrior:
-    """The prior that the recipe asks for.
+    """The prior that the recipe asks for, and those that its terms of guidance name for themselves.
 
     Raises:
         StudioError: weights or models are missing or damaged, or the prompt names nothing that it knows.
     """
-    return _build_prior(recipe.prior, recipe, device)
+    chosen, others = _build_prior(recipe.prior, recipe, device), _priors_beside(recipe, device)
+    reason = "; beside it ".join([chosen.reason, *(other.reason for other in others.values())])
+    return ChosenPrior(chosen.prior, reason, {config: other.prior for config, other in others.items()})
 
 
-def _build_stage(stage: Stage, recipe: Recipe, prior: Prior) -> BuiltStage:
-    _refuse_unservable_views(stage, prior)
+def _priors_beside(recipe: Recipe, device: torch.device) -> dict[PriorConfig, ChosenPrior]:
+    """Each prior that some term names and the recipe does not, once."""
+    terms = [term for stage in recipe.stages for term in stage.guidance]
+    named = dict.fromkeys(config for term in terms for config in (term.prior, term.views_prior))
+    return {
+        config: _build_prior(config, recipe, device)
+        for config in named
+        if config is not None and config != recipe.prior
+    }
+
+
+def _build_stage(stage: Stage, recipe: Recipe, priors: Mapping[PriorConfig, Prior]) -> BuiltStage:
+    for term in stage.guidance:
+        _refuse_unservable_views(stage, priors[term.prior or recipe.prior])
     topology = build_topology(stage.topology)
     return BuiltStage(
         config=stage,
         cameras=build_cameras(stage.cameras, stage.resolution_at(1.0)),
         renderer=SplatRenderer(stage.renderer.backend, stage.renderer.antialias, footprints=topology.watches),
-        terms=tuple(_build_term(index, term, recipe, prior) for index, term in enumerate(stage.guidance)),
+        terms=tuple(_build_term(index, term, recipe, priors) for index, term in enumerate(stage.guidance)),
         topology=topology,
     )
 
 
-def _build_term(index: int, term: GuidanceTerm, recipe: Recipe, prior: Prior) -> BuiltTerm:
+def _build_term(
+    index: int, term: GuidanceTerm, recipe: Recipe, priors: Mapping[PriorConfig, Prior]
+) -> BuiltTerm:
+    config = term.prior or recipe.prior
+    prior = priors[config]
     prompts = ViewPrompts(
         prior,
         recipe.prompt,
@@ -137,8 +176,8 @@ def _build_term(index: int, term: GuidanceTerm, recipe: Recipe, prior: Prior) ->
     if descends_through_prior(term.method) and isinstance(prior, LatentPrior):
         prior = replace(prior, differentiable=True)
     name = term.method.kind if index == 0 else f"{term.method.kind}_{index}"
-    conditioning = _with_image(prompts, recipe.prior, prior)
-    return BuiltTerm(name, term.weight, build_guidance(term.method, prior), conditioning)
+    conditioning = _with_image(prompts, config, prior)
+    return BuiltTerm(name, term.weight, build_guidance(term.method, prior), conditioning, term.share)
 
 
 def _build_prior(config: PriorConfig, recipe: Recipe, device: torch.device) -> ChosenPrior:

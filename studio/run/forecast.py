@@ -68,7 +68,7 @@ def _full_grown(stage: Stage) -> Stage:
 def _seconds_a_step(trial: Recipe, chosen: ChosenPrior, device: torch.device) -> float:
     state = initial_state(trial, device)
     moments = [time.perf_counter()]
-    for _ in optimize(trial, build_stages(trial, chosen.prior), state):
+    for _ in optimize(trial, build_stages(trial, chosen.prior, chosen.beside), state):
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         moments.append(time.perf_counter())

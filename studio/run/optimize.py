@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from studio.errors import StudioError
+from studio.guidance import hybrid
 from studio.randomness import generator
 from studio.recipes.config import Recipe
 from studio.recipes.ramps import value_at
@@ -225,7 +226,9 @@ def _guide(
 ) -> Mapping[str, tuple[float, GuidanceOutput]]:
     """Weight and output of each of the stage's guidance terms, by name."""
     outputs: dict[str, tuple[float, GuidanceOutput]] = {}
-    for index, term in enumerate(stage.terms):
+    shares = [None if term.share is None else value_at(term.share, progress) for term in stage.terms]
+    for index in hybrid.drawn(shares, generator(recipe.seed, "expert", step)):
+        term = stage.terms[index]
         rng = generator(recipe.seed, f"guidance {index}", step, device=render.rgb.device)
         conditioning = term.conditioning(cameras, background)
         output = term.guidance(render.rgb, conditioning, progress, rng)

@@ -80,7 +80,7 @@ class Run:
         """
         recipe = replace(recipe, prompt=clean_prompt(recipe.prompt))
         chosen = build_prior(recipe, build_device(recipe)) if chosen is None else chosen
-        build_stages(recipe, chosen.prior)
+        build_stages(recipe, chosen.prior, chosen.beside)
         initial_state(recipe, build_device(recipe))
         return Run(_new_folder(recipe, output), recipe, chosen)
 
@@ -244,7 +244,7 @@ class Run:
 
     def _built(self) -> tuple[BuiltStage, ...]:
         if self._stages is None:
-            self._stages = build_stages(self.recipe, self.prior)
+            self._stages = build_stages(self.recipe, self.prior, self._choice().beside)
         return self._stages
 
     def _loaded(self) -> LoopState:

@@ -14,7 +14,7 @@ Only safetensors are read, and nothing is downloaded unless a hub id is given.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,7 @@ from studio.priors.folders import (
     user_cache_folder,
 )
 from studio.priors.lora import LearnedNull, LowRankCopy
+from studio.priors.negative_attention import NegativeAttention, refuse_unsteerable
 from studio.priors.styles import Style, load_style
 from studio.priors.text import (
     CachedTextEmbedder,
@@ -179,6 +180,8 @@ class Options:
         image_prompt: folder or hub id of an IP-Adapter.
         style: file, folder or hub id of a LoRA.
         style_scale: factor of the LoRA.
+        negative_attention: a prompt that the cross-attention looks away from; see `NegativeAttention`.
+        negative_attention_scale: how far.
         reference_elevation_deg, reference_distance: where the camera of Zero123's reference stood.
         embedded_guidance: the guidance scale that a distilled checkpoint is told.
         dtype: of the networks; by default half precision on CUDA and float32 elsewhere.
@@ -196,6 +199,8 @@ class Options:
     image_prompt: str | None = None
     style: str | None = None
     style_scale: float = 1.0
+    negative_attention: str | None = None
+    negative_attention_scale: float = 0.25
     reference_elevation_deg: float = 0.0
     reference_distance: float = 2.0
     embedded_guidance: float = 3.5
@@ -220,7 +225,18 @@ def load_latent_prior(
         StudioError: the model is not there, not readable, gated, or not of a kind that the studio knows.
     """
     options = options or Options()
-    return _Loading(model_folder(source, options.revision), source, torch.device(device), options).prior()
+    prior = _Loading(model_folder(source, options.revision), source, torch.device(device), options).prior()
+    if options.negative_attention is None:
+        return prior
+    if options.image_prompt is not None:
+        raise StudioError(
+            "prior.negative_attention and prior.image_prompt share the cross-attention of a model, expected "
+            "one of them; leave out the other."
+        )
+    refuse_unsteerable(source, prior.denoiser, prior.limits)
+    negative, empty = (prior.encode_prompts([text]) for text in (options.negative_attention, ""))
+    steered = NegativeAttention(prior.family, negative, empty, options.negative_attention_scale)
+    return replace(prior, family=steered)
 
 
 class _Loading:

@@ -80,6 +80,11 @@ class LatentPriorConfig:
     """A LoRA for this model: a safetensors file in diffusers' format, a folder or a hub id."""
     style_scale: Annotated[float, Field(allow_inf_nan=False)] = 1.0
     """Factor of the LoRA."""
+    negative_attention: str | None = None
+    """A prompt that the cross-attention looks away from at every prompt but the empty one, without further
+    calls (NASA, arXiv:2412.02687)."""
+    negative_attention_scale: NotNegative = 0.25
+    """How far it looks away; 0 changes nothing. The paper's value is not public."""
     controls: tuple[str, ...] = ()
     """ControlNets for this model: folders or hub ids."""
     control_scale: NotNegative = 1.0

@@ -250,6 +250,8 @@ def _options(config: LatentPriorConfig) -> Options:
         image_prompt=config.image_prompt,
         style=config.style,
         style_scale=config.style_scale,
+        negative_attention=config.negative_attention,
+        negative_attention_scale=config.negative_attention_scale,
         reference_elevation_deg=config.image_elevation_deg,
         embedded_guidance=config.embedded_guidance,
         dtype=None if config.precision == "auto" else getattr(torch, config.precision),

@@ -76,11 +76,8 @@ def test_a_prior_beside_the_recipes_is_built_once_and_reads_the_prompt_itself(
         and f"; beside it the diffusion model {own.source}" in chosen.reason
     )
     (stage,) = build_stages(recipe, chosen.prior, chosen.beside)
-    assert [prior_of(stage, term) for term in range(4)] == [
-        chosen.prior,
-        *2 * [chosen.beside[own]],
-        chosen.prior,
-    ]
+    beside = chosen.beside[own]
+    assert [prior_of(stage, term) for term in range(4)] == [chosen.prior, beside, beside, chosen.prior]
     assert isinstance(prior_of(stage, 0), LibraryPrior) and isinstance(prior_of(stage, 1), LatentPrior)
 
     cameras = stage.cameras(0.0, torch.Generator())
@@ -108,7 +105,7 @@ def test_a_multi_view_prior_beside_sets_the_cameras_of_the_stage(models: Path, t
     assert set(first.losses) >= {"sds", "mvdream_1"}
 
 
-# --------------------------------------------------------------------------------------- terms that take turns
+# -------------------------------------------------------------------------------------- terms that take turns
 
 
 def taking_turns(models: Path, shares: tuple[Ramp | None, ...], *overrides: str) -> Recipe:

@@ -6,7 +6,7 @@ Each text is embedded once, when ``ViewPrompts`` is made; a step only gathers ro
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -93,6 +93,8 @@ class ViewPrompts:
         perp_neg: also name the wrong views of each image, for guidance with ``perp_neg`` on. The prompt's
             embedding then turns from view to view gradually. Needs ``view_words``.
         plain: also give the prompt without view words, as a critic is told it.
+        by_view: what of the prompt each direction is told instead of all of it; a critic, and negatives that
+            stand alone, are not concerned. Needs ``view_words``.
         blend: let the prompt's embedding turn from view to view gradually, as LucidDreamer does
             (arXiv:2311.11284), without ``perp_neg`` too. Needs ``view_words``.
     """
@@ -110,6 +112,7 @@ class ViewPrompts:
         perp_neg: bool = False,
         plain: bool = False,
         blend: bool = False,
+        by_view: Mapping[Direction, str] | None = None,
     ) -> None:
         if perp_neg and not view_words:
             raise StudioError(
@@ -119,9 +122,14 @@ class ViewPrompts:
             raise StudioError(
                 "view_blend needs views in words; expected view_words = true, or turn view_blend off"
             )
+        if by_view is not None and not view_words:
+            raise StudioError(
+                "prompt_debiasing needs views in words; expected view_words = true, or leave it out"
+            )
         prompt = clean_prompt(prompt)
+        told = by_view or dict.fromkeys(_DIRECTIONS, prompt)
         self.texts = (
-            {direction: view_prompt(prompt, direction) for direction in _DIRECTIONS}
+            {direction: view_prompt(told[direction], direction) for direction in _DIRECTIONS}
             if view_words
             else dict.fromkeys(_DIRECTIONS, prompt)
         )

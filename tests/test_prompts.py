@@ -280,3 +280,30 @@ def test_blending_without_view_words_is_refused() -> None:
 def test_perp_neg_without_view_words_is_refused() -> None:
     with pytest.raises(StudioError, match="perp_neg needs views in words"):
         ViewPrompts(RecordingPrior(), "a corgi", view_words=False, perp_neg=True)
+
+
+# Prompt debiasing
+
+
+def test_words_that_a_view_is_not_told() -> None:
+    """The positive branch alone; negatives that extend it go with it."""
+    prior = RecordingPrior()
+    told = dict.fromkeys(Direction, "a smiling corgi") | {Direction.BACK: "a corgi"}
+    negatives = [NegativePrompt("blurry"), NegativePrompt(", noisy", extends_prompt=True)]
+    prompts = ViewPrompts(prior, "a smiling corgi", negatives=negatives, plain=True, by_view=told)
+    conditioning = prompts(cameras_at((0, 0), (180, 0)))
+    assert prior.read(conditioning.positive.prompt) == ["a smiling corgi, front view", "a corgi, back view"]
+    assert prior.read(conditioning.null.prompt) == [""]
+    assert [prior.read(negative.prompt) for negative in conditioning.negatives] == [
+        ["blurry", "blurry"],
+        ["a smiling corgi, front view, noisy", "a corgi, back view, noisy"],
+    ]
+    assert conditioning.plain is not None
+    assert prior.read(conditioning.plain.prompt) == ["a smiling corgi"]
+
+
+def test_debiasing_without_view_words_is_refused() -> None:
+    with pytest.raises(StudioError, match="prompt_debiasing needs views in words"):
+        ViewPrompts(
+            RecordingPrior(), "a corgi", view_words=False, by_view=dict.fromkeys(Direction, "a corgi")
+        )

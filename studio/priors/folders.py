@@ -36,6 +36,7 @@ _NETWORKS = {
     ),
     "transformers": (
         "CLIPTextModel", "CLIPTextModelWithProjection", "T5EncoderModel", "CLIPVisionModelWithProjection",
+        "BertForMaskedLM",
     ),
 }  # fmt: skip
 """The classes that a folder may ask for, by the library that has them."""

@@ -150,6 +150,11 @@ REGISTRY = (
         "CreativeML OpenRAIL-M", download_gib=1.4, memory_gib=0.7,
         files=("config.json", "diffusion_pytorch_model.safetensors"),
     ),
+    Weights(
+        "google-bert/bert-base-uncased", "BERT, for prompt debiasing", "Apache-2.0",
+        download_gib=0.4, memory_gib=0.2,
+        files=("config.json", "tokenizer*.json", "vocab.txt", "model.safetensors"),
+    ),
 )  # fmt: skip
 """Sizes are rounded. The best that ``auto`` may take come first."""
 

@@ -475,6 +475,9 @@ class Recipe:
     """Tell the prior each view in words too: "a corgi, side view"."""
     view_blend: bool = False
     """Between two views in words, mix their embeddings by azimuth instead of taking the nearer one's."""
+    prompt_debiasing: str | None = None
+    """Folder or hub id of a BERT, such as ``google-bert/bert-base-uncased``, that says which words contradict
+    a view: they are not told to it (D-SDS)."""
     tell_camera: bool = True
     """Hand each camera to a prior that can be told it; false asks its camera-free branch."""
     view_threshold_deg: Annotated[float, Field(gt=0.0, lt=90.0)] = 45.0

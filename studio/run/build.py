@@ -25,9 +25,10 @@ from studio.guidance.refusals import limits_of
 from studio.interfaces import CameraSampler, Guidance, Prior
 from studio.priors import weights
 from studio.priors.catalogue import Catalogue
+from studio.priors.debiasing import debiased_prompts
 from studio.priors.latent import LatentPrior, Options, load_latent_prior
 from studio.priors.library import LibraryPrior
-from studio.prompts import ViewPrompts
+from studio.prompts import Direction, ViewPrompts, clean_prompt
 from studio.recipes.config import (
     AutoPriorConfig,
     GuidanceTerm,
@@ -129,6 +130,10 @@ def build_prior(recipe: Recipe, device: torch.device) -> ChosenPrior:
     """
     chosen, others = _build_prior(recipe.prior, recipe, device), _priors_beside(recipe, device)
     reason = "; beside it ".join([chosen.reason, *(other.reason for other in others.values())])
+    if (told := _debiased(recipe)) is not None:
+        prompt = clean_prompt(recipe.prompt)
+        fewer = [f"the {view.value} is told {text!r}" for view, text in told.items() if text != prompt]
+        reason = f"{reason}; of the prompt, {', '.join(fewer) or 'every view is told every word'}"
     return ChosenPrior(chosen.prior, reason, {config: other.prior for config, other in others.items()})
 
 
@@ -172,12 +177,20 @@ def _build_term(
         perp_neg=term.method.scores.perp_neg != 0.0,
         plain=asks_critic(term.method),
         blend=recipe.view_blend,
+        by_view=_debiased(recipe),
     )
     if descends_through_prior(term.method) and isinstance(prior, LatentPrior):
         prior = replace(prior, differentiable=True)
     name = term.method.kind if index == 0 else f"{term.method.kind}_{index}"
     conditioning = _with_image(prompts, config, prior)
     return BuiltTerm(name, term.weight, build_guidance(term.method, prior), conditioning, term.share)
+
+
+def _debiased(recipe: Recipe) -> Mapping[Direction, str] | None:
+    """What of the prompt each view is told, where the recipe wants words dropped."""
+    if recipe.prompt_debiasing is None:
+        return None
+    return debiased_prompts(recipe.prompt_debiasing, clean_prompt(recipe.prompt))
 
 
 def _build_prior(config: PriorConfig, recipe: Recipe, device: torch.device) -> ChosenPrior:

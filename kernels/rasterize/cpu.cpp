@@ -1,16 +1,13 @@
-// A z-buffer over bands of rows. Each band looks through the screen bounds of all faces, in their order, so that the
-// picture does not depend on the number of threads; it keeps the nearest face of each sample and shades afterwards,
-// once a sample. Translucent faces have a z-buffer of their own.
+// The nearest face of each sample, band by band, then shading, once a sample. Translucent faces have a z-buffer of
+// their own.
 #include "rasterize/rasterize.h"
 
 #include <cmath>
 #include <cstdint>
 
-#include "studio/buffer.h"
+#include "rasterize/cpu_zbuffer.h"
 #include "studio/entry.h"
-#include "studio/math/triangle.h"
 #include "studio/parallel.h"
-#include "studio/scalar.h"
 
 STUDIO_NAMESPACE_BEGIN
 namespace {
@@ -18,52 +15,17 @@ namespace {
 using Vector = Vec3<float>;
 using Triangle = ScreenTriangle<float>;
 
-constexpr int kBandRows = 32;       // of pixels
-constexpr int kChunk = 4096;        // faces or vertices in one task
-constexpr float kMarginPx = 1e-2f;  // more than rounding can move a corner
-constexpr float kAboveZero = 1.17549435e-38f;  // the least normal number
-
-// The samples that a face may cover: columns x0 <= x <= x1 and rows y0 <= y <= y1. Empty has y0 > y1.
-struct Bounds {
-  int16_t x0, y0, x1, y1;
-};
-constexpr Bounds kEmpty{0, INT16_MAX, -1, -1};
+constexpr int kBandRows = 32;  // of pixels
 
 inline Vector vector_at(const float* values, int64_t index) {
   return {values[3 * index], values[3 * index + 1], values[3 * index + 2]};
 }
 
-
-struct Rectangle {
-  float x0 = INFINITY, y0 = INFINITY, x1 = -INFINITY, y1 = -INFINITY;
-
-  void add(Vector u) {
-    const float inverse = 1 / u.z, x = u.x * inverse, y = u.y * inverse;
-    x0 = min(x, x0), x1 = max(x, x1);
-    y0 = min(y, y0), y1 = max(y, y1);
-  }
-};
-
-// Bounds of the part of a triangle that lies beyond the near plane.
-Bounds bounds(const Vector u[3], float near_depth, int columns, int rows) {
-  if (!(u[0].z * 0 + u[1].z * 0 + u[2].z * 0 == 0)) return kEmpty;
-  const bool seen[3] = {u[0].z > near_depth, u[1].z > near_depth, u[2].z > near_depth};
-  if (!seen[0] && !seen[1] && !seen[2]) return kEmpty;
-  Rectangle box;
-  for (int i = 0; i < 3; ++i) {
-    const Vector a = u[i], b = u[(i + 1) % 3];
-    if (seen[i]) box.add(a);
-    if (seen[i] != seen[(i + 1) % 3]) {
-      const float t = (near_depth - a.z) / (b.z - a.z);
-      box.add({a.x + t * (b.x - a.x), a.y + t * (b.y - a.y), near_depth});
-    }
-  }
-  // Sample i lies at i + 0.5. Clamped before rounding, for numbers that no integer holds.
-  const float x0 = std::ceil(max(box.x0 - 0.5f - kMarginPx, 0.f)), y0 = std::ceil(max(box.y0 - 0.5f - kMarginPx, 0.f));
-  const float x1 = std::floor(min(box.x1 - 0.5f + kMarginPx, static_cast<float>(columns - 1)));
-  const float y1 = std::floor(min(box.y1 - 0.5f + kMarginPx, static_cast<float>(rows - 1)));
-  if (!(x0 <= x1 && y0 <= y1)) return kEmpty;
-  return {static_cast<int16_t>(x0), static_cast<int16_t>(y0), static_cast<int16_t>(x1), static_cast<int16_t>(y1)};
+// False where the face cannot be seen. Its nearness is 1 / depth.
+bool set_up_face(const ScreenMesh& mesh, int64_t face, Triangle& out) {
+  Vector u[3];
+  for (int i = 0; i < 3; ++i) u[i] = {mesh.corner(face, i).x, mesh.corner(face, i).y, mesh.corner(face, i).w};
+  return set_up(u, {1.f, 1.f, 1.f}, ABOVE_ZERO, out);
 }
 
 struct Texel {
@@ -103,36 +65,42 @@ float opacity(const StudioRasterize& in, int64_t face) {
   return in.base_colors[4 * in.face_materials[face] + 3];
 }
 
-// One face of one camera, ready to be looked up at samples.
-struct Face {
-  Triangle triangle;
-  bool drawn;
+// The samples of a face that its texture does not cut out.
+class KeepOpaque {
+ public:
+  KeepOpaque(const StudioRasterize& in, const ScreenMesh& mesh) : in_(in), mesh_(mesh) {}
 
-  Face(const StudioRasterize& in, const Vector* projected, int64_t face) {
-    Vector u[3];
-    for (int i = 0; i < 3; ++i) u[i] = projected[in.faces[3 * face + i]];
-    drawn = set_up(u, kAboveZero, triangle);
+  bool tests(int64_t face) const { return in_.cut_out[in_.face_materials[face]] != 0; }
+  void turn_to(int64_t face) {
+    set_up_face(mesh_, face, triangle_);
+    uv_ = in_.uvs + 6 * face;
+    level_ = in_.first_level[in_.face_materials[face]];
   }
-};
+  bool operator()(float x, float y) const {
+    float b[3], scale;
+    barycentrics(triangle_, x, y, b, scale);
+    return bilinear(in_, level_, b[0] * uv_[0] + b[1] * uv_[2] + b[2] * uv_[4],
+                    b[0] * uv_[1] + b[1] * uv_[3] + b[2] * uv_[5])
+               .a >= 0.5f;
+  }
 
-bool is_cut_out(const StudioRasterize& in, const Triangle& triangle, int64_t face, float x, float y) {
-  float b[3], scale;
-  barycentrics(triangle, x, y, b, scale);
-  const float* uv = in.uvs + 6 * face;
-  const int64_t level = in.first_level[in.face_materials[face]];
-  return bilinear(in, level, b[0] * uv[0] + b[1] * uv[2] + b[2] * uv[4], b[0] * uv[1] + b[1] * uv[3] + b[2] * uv[5])
-             .a < 0.5f;
-}
+ private:
+  const StudioRasterize& in_;
+  const ScreenMesh& mesh_;
+  Triangle triangle_{};
+  const float* uv_ = nullptr;
+  int64_t level_ = 0;
+};
 
 // What the shading of one face shares among its samples.
 class Shader {
  public:
-  explicit Shader(const StudioRasterize& in) : in_(in) {}
+  Shader(const StudioRasterize& in, const ScreenMesh& mesh) : in_(in), mesh_(mesh) {}
 
-  void turn_to(const Vector* projected, int32_t face) {
+  void turn_to(int32_t face) {
     if (face == face_) return;
     face_ = face;
-    triangle_ = Face(in_, projected, face).triangle;
+    set_up_face(mesh_, face, triangle_);
     for (int i = 0; i < 3; ++i) corners_[i] = in_.faces[3 * face + i];
     const Vector p0 = vector_at(in_.vertices, corners_[0]);
     const Vector normal =
@@ -167,7 +135,7 @@ class Shader {
       shade = light(normal);
     }
     for (int c = 0; c < 3; ++c) sums[c * stride] += weight * min(color[c] * shade, 1.f);
-    sums[3 * stride] += weight / on_screen(triangle_.inverse_depth, x, y);
+    sums[3 * stride] += weight / on_screen(triangle_.nearness, x, y);
     sums[4 * stride] += weight * normal.x;
     sums[5 * stride] += weight * normal.y;
     sums[6 * stride] += weight * normal.z;
@@ -219,6 +187,7 @@ class Shader {
   }
 
   const StudioRasterize& in_;
+  const ScreenMesh& mesh_;
   Triangle triangle_{};
   Vector flat_normal_{};
   int64_t corners_[3] = {0, 0, 0};
@@ -226,63 +195,12 @@ class Shader {
   float flat_light_ = 0;
 };
 
-// The nearest face of each sample in the rows y0 to y1 - 1 of one camera.
-struct Layer {
-  Layer(int y0, int y1, int columns, bool exists)
-      : y0(y0),
-        y1(y1),
-        columns(columns),
-        inverse_depth(exists ? static_cast<int64_t>(y1 - y0) * columns : 0),
-        nearest(exists ? static_cast<int64_t>(y1 - y0) * columns : 0) {
-    for (int64_t i = 0; exists && i < static_cast<int64_t>(y1 - y0) * columns; ++i) {
-      inverse_depth[i] = 0, nearest[i] = -1;
-    }
-  }
-
-  const int y0, y1, columns;
-  const Buffer<float> inverse_depth;  // 0 where there is no face
-  const Buffer<int32_t> nearest;      // -1 where there is no face
-};
-
-void draw(const StudioRasterize& in, const Vector* projected, int64_t face, Bounds box, const Layer& layer) {
-  const Face set(in, projected, face);
-  if (!set.drawn) return;
-  const Triangle& t = set.triangle;
-  const float nearest = 1 / in.near_depth;
-  const bool test_alpha = in.cut_out[in.face_materials[face]] != 0;
-  const int y0 = box.y0 > layer.y0 ? box.y0 : layer.y0, y1 = box.y1 < layer.y1 - 1 ? box.y1 : layer.y1 - 1;
-  const int x0 = box.x0, x1 = box.x1;
-  for (int row = y0; row <= y1; ++row) {
-    const float y = static_cast<float>(row) + 0.5f;
-    const int64_t start = static_cast<int64_t>(row - layer.y0) * layer.columns;
-    float* __restrict inverse_depth = layer.inverse_depth.data() + start;
-    int32_t* __restrict id = layer.nearest.data() + start;
-    if (test_alpha) {
-      for (int column = x0; column <= x1; ++column) {
-        const float x = static_cast<float>(column) + 0.5f, w = on_screen(t.inverse_depth, x, y);
-        if (!covers(t, x, y) || !(w > inverse_depth[column] && w <= nearest)) continue;
-        if (is_cut_out(in, t, face, x, y)) continue;
-        inverse_depth[column] = w;
-        id[column] = static_cast<int32_t>(face);
-      }
-    } else {
-      for (int column = x0; column <= x1; ++column) {
-        const float x = static_cast<float>(column) + 0.5f, w = on_screen(t.inverse_depth, x, y);
-        const bool wins = (on_screen(t.edges[0], x, y) >= t.least[0]) & (on_screen(t.edges[1], x, y) >= t.least[1]) &
-                          (on_screen(t.edges[2], x, y) >= t.least[2]) & (w > inverse_depth[column]) & (w <= nearest);
-        inverse_depth[column] = wins ? w : inverse_depth[column];
-        id[column] = wins ? static_cast<int32_t>(face) : id[column];
-      }
-    }
-  }
-}
-
-void shade(const StudioRasterize& in, const Vector* projected, int camera, const Layer& opaque, const Layer* glass) {
+void shade(const StudioRasterize& in, const ScreenMesh& mesh, int camera, const Layer& opaque, const Layer* glass) {
   const int k = in.supersample;
   const int64_t width = in.width, area = width * in.height;
   const Buffer<float> buffer(8 * width);
   float* sums = buffer.data();
-  Shader shader(in), glass_shader(in);
+  Shader shader(in, mesh), glass_shader(in, mesh);
   const float share = 1.f / static_cast<float>(k * k);
   for (int64_t pixel_row = opaque.y0 / k; pixel_row < opaque.y1 / k; ++pixel_row) {
     for (int64_t i = 0; i < 8 * width; ++i) sums[i] = 0;
@@ -291,15 +209,15 @@ void shade(const StudioRasterize& in, const Vector* projected, int camera, const
       for (int64_t pixel = 0, column = 0; pixel < width; ++pixel) {
         for (const int64_t end = column + k; column < end; ++column) {
           const float x = static_cast<float>(column) + 0.5f;
-          const int64_t sample = (row - opaque.y0) * opaque.columns + column;
+          const int64_t sample = opaque.at(static_cast<int>(column), static_cast<int>(row));
           float seen_through = 1;
-          if (glass != nullptr && glass->inverse_depth[sample] > opaque.inverse_depth[sample]) {
-            glass_shader.turn_to(projected, glass->nearest[sample]);
+          if (glass != nullptr && glass->nearness[sample] > opaque.nearness[sample]) {
+            glass_shader.turn_to(glass->nearest[sample]);
             glass_shader.add(x, y, glass_shader.opacity(), sums + pixel, width);
             seen_through -= glass_shader.opacity();
           }
           if (opaque.nearest[sample] < 0) continue;
-          shader.turn_to(projected, opaque.nearest[sample]);
+          shader.turn_to(opaque.nearest[sample]);
           shader.add(x, y, seen_through, sums + pixel, width);
         }
       }
@@ -324,32 +242,34 @@ void shade(const StudioRasterize& in, const Vector* projected, int camera, const
 void rasterize(const StudioRasterize& in) {
   const int k = in.supersample, columns = in.width * k, rows = in.height * k;
   const int64_t cameras = in.camera_count, vertices = in.vertex_count, faces = in.face_count;
-  const Buffer<Vector> projected(cameras * vertices);
+  const Buffer<ScreenVertex> projected(cameras * vertices);
   const Buffer<Bounds> boxes(cameras * faces);
+  const auto seen_by = [&](int64_t camera) {
+    return ScreenMesh{projected.data() + camera * vertices, in.faces, 1 / in.near_depth, columns, rows};
+  };
 
-  const int64_t vertex_chunks = (vertices + kChunk - 1) / kChunk;
+  const int64_t vertex_chunks = (vertices + FACE_CHUNK - 1) / FACE_CHUNK;
   parallel_for(in.threads, cameras * vertex_chunks, [&](int64_t task, int) {
-    const int64_t camera = task / vertex_chunks, begin = task % vertex_chunks * kChunk;
-    const int64_t end = begin + kChunk < vertices ? begin + kChunk : vertices;
+    const int64_t camera = task / vertex_chunks, begin = task % vertex_chunks * FACE_CHUNK;
+    const int64_t end = begin + FACE_CHUNK < vertices ? begin + FACE_CHUNK : vertices;
     const float* m = in.world_to_pixels + 12 * camera;
     const float scale = static_cast<float>(k);  // from pixels to samples
     for (int64_t i = begin; i < end; ++i) {
       const Vector p = vector_at(in.vertices, i);
       projected[camera * vertices + i] = {scale * (m[0] * p.x + m[1] * p.y + m[2] * p.z + m[3]),
                                           scale * (m[4] * p.x + m[5] * p.y + m[6] * p.z + m[7]),
-                                          m[8] * p.x + m[9] * p.y + m[10] * p.z + m[11]};
+                                          m[8] * p.x + m[9] * p.y + m[10] * p.z + m[11], 1};
     }
   });
 
-  const int64_t face_chunks = (faces + kChunk - 1) / kChunk;
+  const int64_t face_chunks = (faces + FACE_CHUNK - 1) / FACE_CHUNK;
   parallel_for(in.threads, cameras * face_chunks, [&](int64_t task, int) {
-    const int64_t camera = task / face_chunks, begin = task % face_chunks * kChunk;
-    const int64_t end = begin + kChunk < faces ? begin + kChunk : faces;
-    const Vector* seen = projected.data() + camera * vertices;
+    const int64_t camera = task / face_chunks, begin = task % face_chunks * FACE_CHUNK;
+    const int64_t end = begin + FACE_CHUNK < faces ? begin + FACE_CHUNK : faces;
+    Bounds* box = boxes.data() + camera * faces;
+    find_bounds(seen_by(camera), begin, end, box);
     for (int64_t face = begin; face < end; ++face) {
-      const Vector u[3] = {seen[in.faces[3 * face]], seen[in.faces[3 * face + 1]], seen[in.faces[3 * face + 2]]};
-      boxes[camera * faces + face] =
-          opacity(in, face) > 0 ? bounds(u, in.near_depth, columns, rows) : kEmpty;
+      if (!(opacity(in, face) > 0)) box[face] = NO_BOUNDS;
     }
   });
 
@@ -360,13 +280,12 @@ void rasterize(const StudioRasterize& in) {
   parallel_for(in.threads, cameras * bands, [&](int64_t task, int) {
     const int camera = static_cast<int>(task / bands), first = static_cast<int>(task % bands) * kBandRows * k;
     const int last = first + kBandRows * k < rows ? first + kBandRows * k : rows;
-    const Layer opaque(first, last, columns, true), glass(first, last, columns, any_glass);
-    const Vector* seen = projected.data() + camera * vertices;
-    const Bounds* box = boxes.data() + camera * faces;
-    for (int64_t face = 0; face < faces; ++face) {
-      if (box[face].y0 >= last || box[face].y1 < first) continue;
-      draw(in, seen, face, box[face], any_glass && opacity(in, face) < 1 ? glass : opaque);
-    }
+    const Layer opaque(first, last, columns), glass(first, last, columns, any_glass);
+    const ScreenMesh seen = seen_by(camera);
+    const auto layer_of = [&](int64_t face) -> const Layer& {
+      return any_glass && opacity(in, face) < 1 ? glass : opaque;
+    };
+    draw_faces(seen, faces, boxes.data() + camera * faces, first, last, layer_of, KeepOpaque(in, seen));
     shade(in, seen, camera, opaque, any_glass ? &glass : nullptr);
   });
 }

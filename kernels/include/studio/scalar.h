@@ -26,6 +26,23 @@ HD double abs(double x) { return ::fabs(x); }
 HD float trunc(float x) { return ::truncf(x); }
 HD double trunc(double x) { return ::trunc(x); }
 
+// a b + c, rounded once where the machine can. Left to the compiler, two uses of one formula may round differently.
+HD float fused(float a, float b, float c) {
+#if defined(__FMA__) || defined(__ARM_FEATURE_FMA) || defined(__CUDACC__)
+  return ::fmaf(a, b, c);
+#else
+  return a * b + c;
+#endif
+}
+
+HD double fused(double a, double b, double c) {
+#if defined(__FMA__) || defined(__ARM_FEATURE_FMA) || defined(__CUDACC__)
+  return ::fma(a, b, c);
+#else
+  return a * b + c;
+#endif
+}
+
 // As in SIMD, the second value where either is not a number.
 HD float min(float a, float b) { return a < b ? a : b; }
 HD double min(double a, double b) { return a < b ? a : b; }
@@ -35,6 +52,10 @@ HD double max(double a, double b) { return a > b ? a : b; }
 HD bool any(bool condition) { return condition; }
 HD float select(bool condition, float yes, float no) { return condition ? yes : no; }
 HD double select(bool condition, double yes, double no) { return condition ? yes : no; }
+
+// What a comparison of Ts gives.
+template <class T>
+using Condition = decltype(T(0) < T(0));
 
 template <class T>
 HD auto is_finite(T x) {

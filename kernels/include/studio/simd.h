@@ -77,9 +77,11 @@ struct Float {
 #if defined(__AVX512F__) && defined(__AVX512DQ__)
   friend HD Mask operator<(Float a, Float b) { return {_mm512_cmp_ps_mask(a.raw, b.raw, _CMP_LT_OQ)}; }
   friend HD Mask operator<=(Float a, Float b) { return {_mm512_cmp_ps_mask(a.raw, b.raw, _CMP_LE_OQ)}; }
+  friend HD Mask operator==(Float a, Float b) { return {_mm512_cmp_ps_mask(a.raw, b.raw, _CMP_EQ_OQ)}; }
 #else
   friend HD Mask operator<(Float a, Float b) { return {a.raw < b.raw}; }
   friend HD Mask operator<=(Float a, Float b) { return {a.raw <= b.raw}; }
+  friend HD Mask operator==(Float a, Float b) { return {a.raw == b.raw}; }
 #endif
   friend HD Mask operator>(Float a, Float b) { return b < a; }
   friend HD Mask operator>=(Float a, Float b) { return b <= a; }
@@ -110,6 +112,21 @@ HD Float sqrt(Float a) {
 }
 #endif
 #endif
+
+// a b + c, rounded once where the machine can: see scalar.h.
+HD Float fused(Float a, Float b, Float c) {
+#if defined(__AVX512F__) && defined(__AVX512DQ__)
+  return Float(_mm512_fmadd_ps(a.raw, b.raw, c.raw));
+#elif defined(__AVX2__) && defined(__FMA__)
+  return Float(_mm256_fmadd_ps(a.raw, b.raw, c.raw));
+#elif defined(__ARM_FEATURE_FMA)
+  Float sum;
+  for (int i = 0; i < LANES; ++i) sum.raw[i] = __builtin_fmaf(a.raw[i], b.raw[i], c.raw[i]);
+  return sum;
+#else
+  return a * b + c;
+#endif
+}
 
 // Cut off towards zero; for numbers that fit an int.
 HD Float trunc(Float a) { return Float(__builtin_convertvector(__builtin_convertvector(a.raw, RawInt), RawFloat)); }

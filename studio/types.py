@@ -185,6 +185,8 @@ class Conditioning:
     Attributes:
         plain: the prompt without words for the view, with the cameras: what a critic is told. None where it
             is the same as ``positive``.
+        second: the same branches as a second prior understands them, for methods that ask two.
+        alpha: the renders' coverage, 0-1, where the caller knows it.
     """
 
     positive: Condition
@@ -192,6 +194,8 @@ class Conditioning:
     negatives: tuple[Condition, ...] = ()
     repulsion: Repulsion | None = None
     plain: Condition | None = None
+    second: Conditioning | None = None
+    alpha: Float[Tensor, "b 1 h w"] | None = None
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,13 @@ from studio.guidance.forward import NoisePolicy
 from studio.guidance.objective import Descent
 from studio.guidance.times import TimeSampler
 from studio.guidance.weighting import Weight
-from studio.recipes.guidance import CriticConfig, GradientConfig, RatioHeadConfig, ScoresConfig
+from studio.recipes.guidance import (
+    CriticConfig,
+    GradientConfig,
+    RatioHeadConfig,
+    ScoresConfig,
+    SecondPriorConfig,
+)
 from studio.types import NegativePrompt
 
 
@@ -24,6 +30,7 @@ class Method:
         negatives: the texts it needs beside the prompt, in the order its terms count them.
         critic: who knows the score of the renders, for methods that ask.
         ratio: who knows the density ratio, for methods that ask.
+        second: how a second prior denoises, for methods that ask two.
         draws_chance: the combination reads ``State.chance``.
     """
 
@@ -37,4 +44,5 @@ class Method:
     negatives: tuple[NegativePrompt, ...] = ()
     critic: CriticConfig | None = None
     ratio: RatioHeadConfig | None = None
+    second: SecondPriorConfig | None = None
     draws_chance: bool = False

@@ -21,6 +21,7 @@ from studio.guidance import (
     iesd,
     isd,
     ism,
+    jsd,
     lods,
     mvdream,
     nfsd,
@@ -45,8 +46,9 @@ from studio.guidance.critic import build_critic
 from studio.guidance.method import Method
 from studio.guidance.objective import Descent
 from studio.guidance.ratio import RatioHead
-from studio.guidance.refusals import refuse_unservable
+from studio.guidance.refusals import refuse_second, refuse_unservable
 from studio.guidance.score_distillation import ScoreDistillation
+from studio.guidance.second import SecondPrior
 from studio.interfaces import Guidance, Prior
 from studio.recipes.guidance import (
     AsdConfig,
@@ -65,6 +67,7 @@ from studio.recipes.guidance import (
     IesdConfig,
     IsdConfig,
     IsmConfig,
+    JsdConfig,
     LodsConfig,
     MvdreamConfig,
     NfsdConfig,
@@ -144,6 +147,8 @@ def method_of(config: GuidanceConfig) -> Method:
             return bsd.method(config)
         case MvdreamConfig():
             return mvdream.method(config)
+        case JsdConfig():
+            return jsd.method(config)
         case RfdsConfig():
             return rfds.method(config)
         case UcmConfig():
@@ -154,21 +159,29 @@ def method_of(config: GuidanceConfig) -> Method:
             assert_never(config)
 
 
-def build_guidance(config: GuidanceConfig, prior: Prior) -> Guidance:
+def build_guidance(config: GuidanceConfig, prior: Prior, views_prior: Prior | None = None) -> Guidance:
     """The guidance that a recipe describes, asking ``prior``; with a critic of its own where it needs one.
 
+    Args:
+        views_prior: the second prior, of several views at once, of a method that asks two.
+
     Raises:
-        StudioError: the prior cannot serve the method; see `studio.guidance.refusals`.
+        StudioError: the priors cannot serve the method; see `studio.guidance.refusals`.
     """
     refuse_unservable(config.kind, method_of(config), prior)
+    refuse_second(config.kind, method_of(config), views_prior)
     if isinstance(config, DisbackConfig):
         return disback.Disback(prior, config)
     method = method_of(config)
+    second = None
+    if method.second is not None and views_prior is not None:
+        second = SecondPrior(method.second, views_prior)
     return ScoreDistillation(
         prior,
         method,
         critic=None if method.critic is None else build_critic(method.critic, prior),
         ratio=None if method.ratio is None else RatioHead(method.ratio, prior.schedule),
+        second=second,
     )
 
 

@@ -43,6 +43,30 @@ def refuse_unservable(name: str, method: Method, prior: Prior) -> None:
         )
 
 
+def refuse_second(name: str, method: Method, views_prior: Prior | None) -> None:
+    """See that a method that asks two priors has a second one, of several views at once, and others none.
+
+    Raises:
+        StudioError: it is missing, sees single views, or nobody would ask it.
+    """
+    example = "views_prior = { kind = 'latent', source = 'ashawkey/mvdream-sd2.1-diffusers' }"
+    if method.second is None:
+        if views_prior is not None:
+            raise StudioError(
+                f"{name} asks one prior and its term names a views_prior too; leave that out, or use jsd."
+            )
+    elif views_prior is None:
+        raise StudioError(
+            f"{name} asks a second prior, of several views at once, and its term names none; expected "
+            f"{example} beside the method."
+        )
+    elif limits_of(views_prior).views < 2:
+        raise StudioError(
+            f"The views_prior of {name} sees one view at a time, expected one that sees several at once; try "
+            f"{example}."
+        )
+
+
 def asked_branches(method: Method, schedule: NoiseSchedule) -> frozenset[Branch]:
     """What a method asks for, on the way to its noise or for its combination, at any progress."""
     asked: set[Term] = set()

@@ -14,7 +14,8 @@ from studio.guidance.critic import Critic
 from studio.guidance.method import Method
 from studio.guidance.objective import Descent
 from studio.guidance.ratio import RatioHead
-from studio.guidance.state import MAIN, POSITIVE, Branch, State, Term
+from studio.guidance.second import SecondPrior
+from studio.guidance.state import MAIN, POSITIVE, SECOND, State, Term
 from studio.guidance.terms import ScoreBank, predictions_for
 from studio.interfaces import Prior
 from studio.recipes.ramps import value_at
@@ -26,6 +27,7 @@ class ScoreDistillation:
 
     Args:
         critic, ratio: for a method that asks them; what they learn is this guidance's state.
+        second: for a method that asks a second prior.
     """
 
     def __init__(
@@ -35,11 +37,13 @@ class ScoreDistillation:
         *,
         critic: Critic | None = None,
         ratio: RatioHead | None = None,
+        second: SecondPrior | None = None,
     ) -> None:
         self.prior = prior
         self.method = method
         self.critic = critic
         self.ratio = ratio
+        self.second = second
 
     def __call__(
         self,
@@ -73,6 +77,7 @@ class ScoreDistillation:
             method.scores.terms_per_forward,
             critic=self.critic,
             ratio=self.ratio,
+            second=None if self.second is None else self.second.shown(rgb, conditioning, progress, rng),
         )
         with torch.set_grad_enabled(isinstance(method.combine, Descent)):
             levels = method.times(self.prior.schedule, progress, len(x), rng)
@@ -81,6 +86,8 @@ class ScoreDistillation:
             if method.draws_chance:
                 chance = torch.rand(len(x), generator=rng, device=rng.device).to(clean)
                 state = replace(state, chance=chance)
+            if self.second is not None:
+                state = self.second.with_sets(state, conditioning)
             scores = bank.get(self._terms(progress), state)
             gradient = self._gradient(scores, state, progress)
         clean = clean.detach()
@@ -116,9 +123,10 @@ class ScoreDistillation:
         scores = [
             term
             for term in predictions_for(asked, use_perp_neg)
-            if term not in known and term.branch is not Branch.LOG_RATIO
+            if term not in known and term.branch.is_score
         ]
-        return batch * (on_the_way + len(scores)) + self._training_calls(batch)
+        seen = self.second.calls(progress) if self.second is not None and SECOND in asked else 0
+        return batch * (on_the_way + len(scores) + seen) + self._training_calls(batch)
 
     def state(self) -> Mapping[str, Tensor]:
         """What the critic and the density ratio have learned."""

@@ -50,6 +50,13 @@ class Branch(Enum):
     """The critic, told the empty prompt."""
     LOG_RATIO = "log_ratio"
     """Not a score: log p/q of each noisy image, in every element."""
+    SECOND = "second"
+    """Not a score: the image that a second prior, of several views at once, makes of the renders."""
+
+    @property
+    def is_score(self) -> bool:
+        """Whether it is a noise prediction."""
+        return self not in (Branch.LOG_RATIO, Branch.SECOND)
 
 
 @dataclass(frozen=True)
@@ -72,7 +79,7 @@ class Term:
 POSITIVE, NULL, NEGATIVE = Term(Branch.POSITIVE), Term(Branch.NULL), Term(Branch.NEGATIVE)
 CRITIC, CRITIC_NULL = Term(Branch.CRITIC), Term(Branch.CRITIC_NULL)
 CRITIC_UNPROMPTED = Term(Branch.CRITIC_UNPROMPTED)
-LOG_RATIO = Term(Branch.LOG_RATIO)
+LOG_RATIO, SECOND = Term(Branch.LOG_RATIO), Term(Branch.SECOND)
 
 
 @dataclass(frozen=True)
@@ -87,6 +94,8 @@ class State:
         noise: the noise that a method may subtract: what was added to reach ``MAIN``.
         scores: answers that were given on the way (DDIM inversion), so nobody asks for them twice.
         chance: a number in 0-1 for each image, for methods that draw their guidance scale; None for others.
+        coverage: how much of each pixel is asset, 0-1; None where nobody says.
+        set_size: how many images of one asset a second prior sees at once.
     """
 
     schedule: NoiseSchedule
@@ -96,6 +105,8 @@ class State:
     noise: Float[Tensor, "b c h w"]
     scores: Mapping[Term, Float[Tensor, "b c h w"]] = field(default_factory=dict)
     chance: Float[Tensor, "b"] | None = None
+    coverage: Float[Tensor, "b 1 h w"] | None = None
+    set_size: int = 1
 
     def alpha_sigma(self, level: Level = MAIN) -> tuple[Float[Tensor, "b 1 1 1"], Float[Tensor, "b 1 1 1"]]:
         """Signal and noise coefficients at a level, in the images' precision."""

@@ -102,6 +102,14 @@ def told_to_critic(conditioning: Conditioning) -> Condition:
     return conditioning.positive if conditioning.plain is None else conditioning.plain
 
 
+@runtime_checkable
+class SecondOpinion(Protocol):
+    """What a second prior makes of the step's renders."""
+
+    def __call__(self, state: State) -> tuple[Float[Tensor, "b c h w"], int]:
+        """The denoised images at ``MAIN``'s level, and how many images went through its denoiser."""
+
+
 @dataclass(frozen=True)
 class Request:
     """One prediction to make: of which images, at which timesteps, who is told what (None: the prior)."""
@@ -120,6 +128,7 @@ class ScoreBank:
         terms_per_forward: at most this many requests in one forward pass, or None for all.
         critic: answers for the critic's branches.
         ratio: answers for the log-density ratio.
+        second: answers for the second prior.
 
     Attributes:
         denoiser_calls: images sent through the denoiser so far.
@@ -134,10 +143,12 @@ class ScoreBank:
         *,
         critic: NoisePredictor | None = None,
         ratio: LogRatio | None = None,
+        second: SecondOpinion | None = None,
     ) -> None:
         self._prior = prior
         self._critic = critic
         self._ratio = ratio
+        self._second = second
         self._conditioning = conditioning
         self._perp_neg = perp_neg
         self._terms_per_forward = terms_per_forward
@@ -152,7 +163,7 @@ class ScoreBank:
         """The scores of ``terms``, each predicted at most once."""
         unknown = [term for term in terms if term not in state.scores]
         needed = predictions_for(unknown, self._perp_neg != 0)
-        asked = [term for term in needed if term not in state.scores and term.branch is not Branch.LOG_RATIO]
+        asked = [term for term in needed if term not in state.scores and term.branch.is_score]
         requests = [
             Request(
                 self._condition(term),
@@ -168,6 +179,10 @@ class ScoreBank:
                 assert self._ratio is not None
                 x_t = state.noisy[term.level]
                 predicted[term] = self._ratio(x_t, state.levels[term.level]).to(x_t.dtype).expand_as(x_t)
+            elif term.branch is Branch.SECOND and term not in predicted:
+                assert self._second is not None, "a method that asks a second prior is built with one"
+                predicted[term], calls = self._second(state)
+                self.denoiser_calls += calls
         return {
             term: state.scores[term] if term in state.scores else self._steered(term, predicted)
             for term in terms
@@ -217,8 +232,8 @@ class ScoreBank:
             case Branch.CRITIC_UNPROMPTED:
                 prompt = self._conditioning.null.prompt
                 return replace(told_to_critic(self._conditioning), prompt=prompt)
-            case Branch.LOG_RATIO:
-                raise AssertionError("a ratio has no condition")
+            case Branch.LOG_RATIO | Branch.SECOND:
+                raise AssertionError("what is no score has no condition")
             case Branch.POSITIVE:
                 return self._conditioning.positive
             case Branch.TEXT_ONLY:

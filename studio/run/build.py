@@ -150,7 +150,9 @@ def _priors_beside(recipe: Recipe, device: torch.device) -> dict[PriorConfig, Ch
 
 def _build_stage(stage: Stage, recipe: Recipe, priors: Mapping[PriorConfig, Prior]) -> BuiltStage:
     for term in stage.guidance:
-        _refuse_unservable_views(stage, priors[term.prior or recipe.prior])
+        for config in (term.prior or recipe.prior, term.views_prior):
+            if config is not None:
+                _refuse_unservable_views(stage, priors[config])
     topology = build_topology(stage.topology)
     return BuiltStage(
         config=stage,
@@ -183,7 +185,30 @@ def _build_term(
         prior = replace(prior, differentiable=True)
     name = term.method.kind if index == 0 else f"{term.method.kind}_{index}"
     conditioning = _with_image(prompts, config, prior)
-    return BuiltTerm(name, term.weight, build_guidance(term.method, prior), conditioning, term.share)
+    second = None if term.views_prior is None else priors[term.views_prior]
+    if second is not None:
+        conditioning = _with_second(conditioning, recipe, second)
+    return BuiltTerm(name, term.weight, build_guidance(term.method, prior, second), conditioning, term.share)
+
+
+def _with_second(
+    prompts: Callable[[Cameras, Float[Tensor, "b 3"]], Conditioning], recipe: Recipe, prior: Prior
+) -> Callable[[Cameras, Float[Tensor, "b 3"]], Conditioning]:
+    """The same branches, with those that a second prior of several views understands beside them."""
+    seen = ViewPrompts(
+        prior,
+        recipe.prompt,
+        null_prompt=recipe.negative_prompt,
+        view_words=recipe.view_words,
+        threshold_deg=recipe.view_threshold_deg,
+        blend=recipe.view_blend,
+        by_view=_debiased(recipe),
+    )
+
+    def conditioning(cameras: Cameras, background: Float[Tensor, "b 3"]) -> Conditioning:
+        return replace(prompts(cameras, background), second=seen(cameras, background))
+
+    return conditioning
 
 
 def _debiased(recipe: Recipe) -> Mapping[Direction, str] | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from jaxtyping import Float
@@ -230,7 +230,7 @@ def _guide(
     for index in hybrid.drawn(shares, generator(recipe.seed, "expert", step)):
         term = stage.terms[index]
         rng = generator(recipe.seed, f"guidance {index}", step, device=render.rgb.device)
-        conditioning = term.conditioning(cameras, background)
+        conditioning = replace(term.conditioning(cameras, background), alpha=render.alpha.detach())
         output = term.guidance(render.rgb, conditioning, progress, rng)
         outputs[term.name] = value_at(term.weight, progress), output
     return outputs

@@ -16,6 +16,7 @@ from torch import Tensor
 from studio.guidance.methods import build_guidance, method_of
 from studio.guidance.ratio import RatioHead
 from studio.guidance.score_distillation import ScoreDistillation
+from studio.guidance.second import SecondPrior
 from studio.recipes.guidance import (
     AsdConfig,
     BridgeConfig,
@@ -33,6 +34,7 @@ from studio.recipes.guidance import (
     IesdConfig,
     IsdConfig,
     IsmConfig,
+    JsdConfig,
     LodsConfig,
     MvdreamConfig,
     NfsdConfig,
@@ -43,6 +45,7 @@ from studio.recipes.guidance import (
     ScoresConfig,
     SdiConfig,
     SdsConfig,
+    SecondPriorConfig,
     SfdConfig,
     SidConfig,
     SimConfig,
@@ -106,6 +109,8 @@ CALLS: list[tuple[str, GuidanceConfig, tuple[int, int, int]]] = [
     ("asd", AsdConfig(), (3, 3, 3)),
     ("bsd", BsdConfig(), (2, 2, 2)),
     ("mvdream", MvdreamConfig(), (2, 2, 2)),
+    ("jsd", JsdConfig(), (2, 4, 4)),
+    ("jsd, the second prior unguided", JsdConfig(second=SecondPriorConfig(cfg_scale=1.0)), (2, 3, 3)),
     ("rfds", RfdsConfig(), (2, 2, 2)),
     ("rfds-rev", RfdsConfig(noise=RefinedNoise()), (3, 3, 3)),
     ("ucm", UcmConfig(), (2, 2, 5)),
@@ -131,11 +136,15 @@ def beside_critic(config: GuidanceConfig, prior: CountingPrior) -> ScoreDistilla
         method,
         critic=None if method.critic is None else counting_critic(prior.forward_sizes),
         ratio=None if method.ratio is None else RatioHead(method.ratio, prior.schedule),
+        second=None if method.second is None else SecondPrior(method.second, prior),
     )
 
 
 def told(prior: CountingPrior) -> Conditioning:
-    return with_wrong_views(conditioning_of(prior.inner, negatives=["neg"]), prior.inner, WEIGHTS)
+    conditioning = replace(
+        conditioning_of(prior.inner, negatives=["neg"]), second=conditioning_of(prior.inner)
+    )
+    return with_wrong_views(conditioning, prior.inner, WEIGHTS)
 
 
 def test_no_method_is_missing() -> None:

@@ -17,6 +17,7 @@ from studio.guidance.methods import method_of
 from studio.guidance.objective import Descent
 from studio.guidance.ratio import RatioHead
 from studio.guidance.score_distillation import ScoreDistillation
+from studio.guidance.second import SecondPrior
 from studio.interfaces import Prior
 from studio.priors.analytic import AnalyticPrior
 from studio.recipes.guidance import (
@@ -40,6 +41,7 @@ from studio.recipes.guidance import (
     InvertedNoise,
     IsdConfig,
     IsmConfig,
+    JsdConfig,
     LodsConfig,
     MvdreamConfig,
     NfsdConfig,
@@ -105,6 +107,7 @@ METHODS: dict[str, GuidanceConfig] = {
     "bsd": BsdConfig(),
     "bsd, automatic": BsdConfig(balance=AutomaticBalance()),
     "mvdream": MvdreamConfig(),
+    "jsd": JsdConfig(),
     "rfds": RfdsConfig(),
     "rfds-rev": RfdsConfig(noise=RefinedNoise()),
     "ucm": UcmConfig(),
@@ -116,6 +119,7 @@ ONE_BY_ONE: dict[str, GuidanceConfig] = METHODS | {
     "sdi": SdiConfig(noise=InvertedNoise(stride=0.1, cfg_scale=-7.5)),
     "asd": AsdConfig(shift_drawn=False),
     "mvdream": MvdreamConfig(gradient=GradientConfig()),
+    "jsd": JsdConfig(energy_scale=0.0),
 }
 WHOLE_BATCH = {"f_distill", "pgsb"}
 """f-distill's weight has mean 1 over the batch; PG-SB draws a scale for each image."""
@@ -151,9 +155,11 @@ def trial(
         plain,
         positive=replace(plain.positive, cameras=cameras),
         plain=replace(plain.positive, cameras=cameras),
+        second=conditioning_of(prior),
     )
+    second = None if method.second is None else SecondPrior(method.second, asked or prior)
     return Trial(
-        ScoreDistillation(asked or prior, method, critic=critic, ratio=ratio),
+        ScoreDistillation(asked or prior, method, critic=critic, ratio=ratio, second=second),
         with_wrong_views(told, prior, WEIGHTS[:, rows]),
     )
 
@@ -163,9 +169,8 @@ def given(one: Trial, timesteps: Tensor, noise: Tensor) -> Trial:
     method = one.guidance.method
     method = replace(method, times=at(method.times, timesteps), noise=under(method.noise, noise))
     guidance = one.guidance
-    return replace(
-        one, guidance=ScoreDistillation(guidance.prior, method, critic=guidance.critic, ratio=guidance.ratio)
-    )
+    parts = {"critic": guidance.critic, "ratio": guidance.ratio, "second": guidance.second}
+    return replace(one, guidance=ScoreDistillation(guidance.prior, method, **parts))
 
 
 def test_no_method_is_missing() -> None:

@@ -25,6 +25,7 @@ from studio.recipes.guidance import (
     HifaConfig,
     InvertedNoise,
     IsmConfig,
+    JsdConfig,
     MvdreamConfig,
     NfsdConfig,
     RandomNoise,
@@ -140,6 +141,7 @@ LATTICE = [
         MvdreamConfig(cfg_scale=SCALE, gradient=GradientConfig()),
         sds("sigma_over_alpha"),
     ),
+    Identity("JSD(no energy) = SDS", JsdConfig(cfg_scale=SCALE, energy_scale=0.0), sds()),
     Identity("RFDS = SDS(1/alpha)", RfdsConfig(cfg_scale=SCALE), sds("inverse_alpha")),
     Identity(
         "RFDS-Rev = SDS(1/alpha) under refined noise",

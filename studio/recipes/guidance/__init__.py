@@ -51,7 +51,9 @@ from studio.recipes.guidance.pairs import (
     AutomaticBalance,
     BsdConfig,
     FixedBalance,
+    JsdConfig,
     MvdreamConfig,
+    SecondPriorConfig,
 )
 from studio.recipes.guidance.shared import (
     ConsistentNoise,
@@ -108,6 +110,7 @@ __all__ = [
     "InvertedNoise",
     "IsdConfig",
     "IsmConfig",
+    "JsdConfig",
     "LodsConfig",
     "MvdreamConfig",
     "NfsdConfig",
@@ -123,6 +126,7 @@ __all__ = [
     "ScoresConfig",
     "SdiConfig",
     "SdsConfig",
+    "SecondPriorConfig",
     "SfdConfig",
     "SidConfig",
     "SimConfig",
@@ -168,6 +172,7 @@ GuidanceConfig = Annotated[
     | AsdConfig
     | BsdConfig
     | MvdreamConfig
+    | JsdConfig
     | RfdsConfig
     | UcmConfig
     | CfdConfig,

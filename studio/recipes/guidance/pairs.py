@@ -19,7 +19,7 @@ from studio.recipes.guidance.shared import (
     WeightName,
 )
 from studio.recipes.guidance.trajectories import WARMED_UP
-from studio.recipes.ramps import STRICT, Linear, Ramp
+from studio.recipes.ramps import STRICT, Fraction, Linear, Piecewise, Ramp
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -89,3 +89,35 @@ class MvdreamConfig:
     weight: WeightName = "sigma_over_alpha"
     scores: ScoresConfig = ScoresConfig()
     gradient: GradientConfig = GradientConfig(rescale_std=0.5)
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class SecondPriorConfig:
+    """How a second prior, of several views at once, denoises the renders, under noise of its own."""
+
+    cfg_scale: Ramp = 50.0
+    """Classifier-free guidance."""
+    rescale_std: Fraction = 0.5
+    """Pull the guided image's spread towards the unguided one's by this much, set by set."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class JsdConfig:
+    """Joint score distillation (JointDreamer): SDS, drawn to what a multi-view prior makes of the views."""
+
+    kind: Literal["jsd"] = "jsd"
+    cfg_scale: Ramp = 31.0
+    """Classifier-free guidance; the paper's own notation says 30."""
+    energy_scale: Ramp = Piecewise(points=((0.0, 0.0), (0.12, 0.0), (0.12, 5.0)))
+    """How much the distance between the two priors' images counts; 0 is SDS and does not ask the second."""
+    second: SecondPriorConfig = SecondPriorConfig()
+    """The term of guidance names it: ``views_prior``."""
+    times: TimesConfig = UniformTimes(
+        t_min=Linear(start=0.98, end=0.02, end_at=0.6),
+        t_max=Linear(start=0.98, end=0.5, end_at=0.6),
+        shared=True,
+    )
+    noise: NoiseConfig = RandomNoise()
+    weight: WeightName = "sigma2"
+    scores: ScoresConfig = ScoresConfig()
+    gradient: GradientConfig = GradientConfig()

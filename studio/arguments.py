@@ -73,9 +73,12 @@ class Compare:
     """How many seeds, counted up from the preset's."""
     steps: Annotated[int | None, arg(metavar="N")] = None
     """How many steps, instead of the preset's."""
-    cfg_scale: Annotated[float | None, arg(metavar="S")] = None
-    """Classifier-free guidance of all methods that have it. By default the preset's for the exact prior and
-    the learned one, and each method's own for others."""
+    cfg_scale: Annotated[str | None, arg(metavar="S[,S...]")] = None
+    """Classifier-free guidance of all methods that have it; a run for each value. By default the preset's for
+    the exact prior and the learned one, and each method's own for others."""
+    clip: Annotated[str | None, arg(metavar="FOLDER|HUB-ID")] = None
+    """A CLIP network on this machine that scores the results. By default a usual one, if the hub's cache has
+    it; nothing is downloaded."""
     output: Path = Path("comparison")
     """The folder of the page and the runs; what is finished there is not taken again."""
     set: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="KEY=VALUE")] = ()

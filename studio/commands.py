@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import signal
 import sys
 import threading
@@ -24,6 +25,7 @@ from studio.console import RunProgress, duration
 from studio.doctor import EXAMPLE_PROMPT, automatic_prior, examine
 from studio.errors import StudioError
 from studio.evaluate.compare import Comparison, method_kinds
+from studio.evaluate.likeness import clip_at_hand
 from studio.export.files import replacing, write_bytes
 from studio.export.images import to_pixels
 from studio.export.views import pictures
@@ -126,7 +128,8 @@ def compare(command: arguments.Compare) -> int:
     bases = [replace(first, seed=first.seed + seed) for first in firsts for seed in range(command.seeds)]
     kinds = method_kinds() if command.methods == "all" else command.methods.split(",")
     methods = list(dict.fromkeys(kind.strip() for kind in kinds))
-    comparison = Comparison(bases, methods, command.output, command.cfg_scale)
+    clip = clip_at_hand(command.clip, build_device(firsts[0]))
+    comparison = Comparison(bases, methods, command.output, _numbers("--cfg-scale", command.cfg_scale), clip)
     console, stopped = Console(), False
     with RunProgress(console, 0, comparison.total_steps) as progress, _stop_request() as wants_to_stop:
         with contextlib.closing(iter(comparison)) as steps:
@@ -147,6 +150,17 @@ def compare(command: arguments.Compare) -> int:
     if stopped:
         print("studio: stopped; the same command goes on from here", file=sys.stderr)
     return 130 if stopped else 0
+
+
+def _numbers(option: str, text: str | None) -> tuple[float, ...]:
+    """Different numbers with commas between them, in their order; none of nothing."""
+    try:
+        numbers = tuple(dict.fromkeys(float(part) for part in text.split(","))) if text is not None else ()
+    except ValueError:
+        numbers = (math.nan,)
+    if not all(map(math.isfinite, numbers)):
+        raise StudioError(f"{option} is {text!r}; expected numbers with commas between, such as 1,7.5,20.")
+    return numbers
 
 
 def _overrides(command: arguments.Generate | arguments.Compare) -> list[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from html.parser import HTMLParser
@@ -14,22 +13,22 @@ import pytest
 from PIL import Image
 
 from studio.errors import StudioError
+from studio.evaluate.cells import FRAME_SIZE, FRAMES, frames_for, summary
 from studio.evaluate.compare import (
     CRITIC_RATE,
-    FRAMES,
     Comparison,
     adapted,
     method_kinds,
     method_of_kind,
 )
-from studio.evaluate.page import Curve
+from studio.evaluate.page import Cell, Curve, Group, Truth
 from studio.recipes.guidance import SdiConfig, SdsConfig, VsdConfig
 from studio.recipes.load import load
 from studio.run.session import Run
 from tests.conftest import Said
 from tests.run.tiny import tiny_recipe
 
-VOID = {"meta", "img", "line", "polyline"}
+VOID = {"meta", "img", "line", "polyline", "input"}
 TIMES = {"seconds", "steps_per_second"}
 
 
@@ -59,7 +58,7 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data: str) -> None:
-        if self.open and self.open[-1] != "style":
+        if self.open and self.open[-1] not in ("style", "script"):
             self.text.append(data)
         if self.open and self.open[-1] == "pre":
             self.recipes.append(data)
@@ -86,16 +85,19 @@ def test_two_methods_become_runs_and_a_page_that_stands_alone(models: Path, tmp_
     page = parsed(comparison.write_page())
 
     # Nothing from elsewhere, and every picture can be shown.
-    assert not {"script", "link", "iframe"} & set(page.tags)
+    assert not {"link", "iframe"} & set(page.tags)
+    assert [reference for reference in page.sources if reference[0] == "#"] == ["#g0c0", "#g0c1"]
     pictures = []
     for source in page.sources:
-        kind, data = re.fullmatch(r"data:image/(webp|png);base64,(.+)", source).groups()  # type: ignore[union-attr]
-        with Image.open(io.BytesIO(base64.b64decode(data))) as picture:
-            assert picture.format == kind.upper()
-            pictures.append((kind, picture.size, getattr(picture, "n_frames", 1)))
-    assert pictures[0] == ("png", (64, 16), 1), "the truth's four sides"
-    assert [frames for kind, _, frames in pictures if kind == "webp"] == [FRAMES, FRAMES]
-    assert page.tags.count("article") == 2 and page.tags.count("svg") == 6
+        if source[0] == "#":
+            continue
+        data = source.removeprefix("data:image/webp;base64,")
+        with Image.open(io.BytesIO(base64.b64decode(data, validate=True))) as picture:
+            pictures.append((picture.format, picture.size, getattr(picture, "n_frames", 1)))
+    turntable, sides = ("WEBP", (FRAME_SIZE, FRAME_SIZE), FRAMES), ("WEBP", (64, 16), 1)
+    assert pictures == [sides, turntable, sides, turntable, sides], "the truth's four sides come first"
+    # Three curves a cell, quality against cost, saturation.
+    assert page.tags.count("article") == 2 and page.tags.count("svg") == 8
     assert {"truth: red.obj", "sds", "csd"} <= set(page.text)
 
     # Every cell's recipe, as the page shows it, runs to the same numbers.
@@ -113,6 +115,9 @@ def test_two_methods_become_runs_and_a_page_that_stands_alone(models: Path, tmp_
         assert cell.figures["denoiser_calls"] == 6 * 2 * float(cell.figures["calls_per_image"])
     assert group.cells[0].figures["calls_per_image"] == 1.0, "without exaggeration SDS asks the prompt alone"
     assert group.cells[0].curves["alpha"].steps == (1, 2, 3, 4, 5, 6)
+    for cell in group.cells:
+        above = float(cell.figures["saturation"]) - float(group.truths[0].figures["saturation"])
+        assert cell.figures["oversaturation"] == pytest.approx(above)
 
 
 def test_finished_cells_are_kept_and_stopped_ones_go_on(models: Path, tmp_path: Path) -> None:
@@ -152,6 +157,55 @@ def test_seeds_have_means_and_modes(models: Path, tmp_path: Path) -> None:
     text = parsed(comparison.write_page()).text
     assert "All prompts and seeds" in text and "modes" in text
     assert f"{found:.2f}" in text
+
+
+def test_several_guidance_scales_are_several_runs(models: Path, tmp_path: Path) -> None:
+    """CSD has no scale, LODS cannot take 1: one run and two. Every other scale is a cell of its own."""
+    base = tiny_recipe(models, "stages.0.steps=2")
+    assert Comparison([base], ["lods"], tmp_path, (1.0, 3.0)).cells == 2
+    list(Comparison([base], ["sds"], tmp_path, (7.5,)))
+    comparison = Comparison([base], ["sds", "csd"], tmp_path, (1.0, 7.5, 20.0))
+    assert (comparison.cells, comparison.total_steps) == (4, 8)
+    taken = list(comparison)
+    assert [(step.method, step.cell) for step in taken[::2]] == [("sds", 1), ("sds", 3), ("csd", 4)]
+    (group,) = comparison.groups
+    scales = [(cell.method, cell.scale, cell.cfg_scale) for cell in group.cells]
+    assert scales == [("sds", "1", 1.0), ("sds", "7.5", 7.5), ("sds", "20", 20.0), ("csd", "none", None)]
+    assert all(f"cfg_scale = {cell.cfg_scale}" in cell.recipe for cell in group.cells[:3])
+    page = comparison.write_page()
+    text = " ".join(parsed(page).text)
+    assert "sds @7.5" in text and "Not drawn, as they have one scale or none: csd." in text
+    assert page.read_text().count('class="line"') == 1
+
+
+def cell(method: str, models: tuple[str, ...], saturation: float) -> Cell:
+    figures = {"saturation": saturation, "second_face": 1}
+    return Cell(method, "", "1", 1.0, "", figures, {}, models, None, None, "", "")
+
+
+def test_means_and_modes_by_counting() -> None:
+    """Two prompts; a run of the second has several results. The truth is drawn by its weights."""
+    truths = tuple(
+        Truth(name, weight, {"saturation": s}, b"")
+        for name, weight, s in (("a", 0.75, 0.2), ("b", 0.25, 0.6))
+    )
+    groups = [
+        Group("first", 0, (), truths, (cell("sds", ("a",), 0.1), cell("ism", ("a",), 0.5))),
+        Group("first", 1, (), truths, (cell("sds", ("a",), 0.3), cell("ism", ("b",), 0.5))),
+        Group("second", 0, (), truths, (cell("sds", ("a", "a", "a", "b"), 0.8),)),
+    ]
+    truth, sds, ism = summary(groups)
+    assert truth.is_truth and truth.figures == pytest.approx({"saturation": 0.3})
+    assert sds.figures == pytest.approx(
+        {"saturation": 0.4, "second_face": 1.0, "modes_found": 0.75, "modes_distance": 0.125}
+    )
+    assert ism.figures == pytest.approx(
+        {"saturation": 0.5, "second_face": 1.0, "modes_found": 1.0, "modes_distance": 0.25}
+    )
+
+
+def test_large_pages_have_shorter_turntables() -> None:
+    assert [frames_for(cells) for cells in (1, 100, 200, 300, 5000)] == [24, 24, 12, 8, 6]
 
 
 def test_what_a_prior_cannot_serve_says_why(models: Path, tmp_path: Path) -> None:
@@ -202,5 +256,9 @@ def test_the_command(
     assert studio_command(*shared, "--seeds", "0").code == 2
     assert studio_command(*shared, "--set", "stages.0.guidance.0.method.kind=sds").code == 2
     assert studio_command("compare").code == 2
+    many = studio_command(*shared, "--methods", "sds", "--cfg-scale", "1,7.5", "--output", "scales")
+    assert many.code == 0 and "sds, cell 2 of 2" in many.out
+    for wrong in ("1,", "a", "inf"):
+        assert "1,7.5,20" in studio_command(*shared, "--cfg-scale", wrong).err
     unknown = studio_command("compare", "a zeppelin", *shared[2:], "--methods", "sds")
     assert unknown.code == 2 and "zeppelin" in unknown.err

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from studio.errors import StudioError
@@ -35,6 +35,11 @@ class Direction(Enum):
 _DIRECTIONS = tuple(Direction)
 
 
+def from_front_deg(azimuth_deg: Float[Tensor, "b"]) -> Float[Tensor, "b"]:
+    """How far cameras have turned from the front, to either side: 0-180."""
+    return ((azimuth_deg + 180.0) % 360.0 - 180.0).abs()
+
+
 def direction_of(
     azimuth_deg: float, elevation_deg: float, threshold_deg: float = VIEW_THRESHOLD_DEG
 ) -> Direction:
@@ -44,12 +49,12 @@ def direction_of(
         azimuth_deg: any angle; 0 is the front.
         threshold_deg: half the width of the front and of the back.
     """
-    from_front_deg = abs((azimuth_deg + 180.0) % 360.0 - 180.0)
+    turned_deg = abs((azimuth_deg + 180.0) % 360.0 - 180.0)
     if elevation_deg > OVERHEAD_ELEVATION_DEG:
         return Direction.OVERHEAD
-    if from_front_deg > 180.0 - threshold_deg:
+    if turned_deg > 180.0 - threshold_deg:
         return Direction.BACK
-    if from_front_deg < threshold_deg:
+    if turned_deg < threshold_deg:
         return Direction.FRONT
     return Direction.SIDE
 
@@ -87,6 +92,8 @@ class ViewPrompts:
         prior: embeds the texts, here and never again.
         negatives: texts that the guidance needs; ``studio.guidance.methods.negative_prompts`` lists them.
         null_prompt: the text of the unconditional branch; a negative prompt may take the place of none.
+        turned_null_prompt: is added to it for views that are not from the front, such as "face" of a head
+            (HeadSculpt, arXiv:2306.03038).
         view_words: name each camera's direction in the prompt.
         camera: hand the cameras to the prior, for one that knows them.
         threshold_deg: half the width of what counts as front and as back.
@@ -106,6 +113,7 @@ class ViewPrompts:
         *,
         negatives: Sequence[NegativePrompt] = (),
         null_prompt: str = "",
+        turned_null_prompt: str = "",
         view_words: bool = True,
         camera: bool = True,
         threshold_deg: float = VIEW_THRESHOLD_DEG,
@@ -138,9 +146,16 @@ class ViewPrompts:
         self._threshold_deg = threshold_deg
         self._perp_neg = perp_neg
         self._blend = blend
-        self._null = prior.encode_prompts([null_prompt])
+        self._suppresses = turned_null_prompt != ""
+        turned = ", ".join(text for text in (null_prompt, turned_null_prompt) if text)
+        self._null = prior.encode_prompts(
+            [null_prompt if direction is Direction.FRONT else turned for direction in _DIRECTIONS]
+            if self._suppresses
+            else [null_prompt]
+        )
         self._plain = prior.encode_prompts([prompt]) if plain else None
         self._views = prior.encode_prompts([self.texts[direction] for direction in _DIRECTIONS])
+        self._front_only = tuple(negative.front_only for negative in negatives)
         self._negatives = tuple(
             prior.encode_prompts(
                 [
@@ -162,17 +177,25 @@ class ViewPrompts:
             return Condition(prompt, cameras if self._camera else None, background)
 
         directions = self._directions(cameras)
-        negatives = tuple(condition(_rows(negative, directions)) for negative in self._negatives)
-        null = condition(self._null)
-        plain = None if self._plain is None else Condition(self._plain, cameras, background)
-        if not (self._perp_neg or self._blend):
-            return Conditioning(condition(_rows(self._views, directions)), null, negatives, plain=plain)
         views = repelled_views(cameras.azimuth_deg, cameras.elevation_deg)
-        positive = condition(_blend(self._views, views.blend))
-        if not self._perp_neg:
-            return Conditioning(positive, null, negatives, plain=plain)
-        wrong = tuple(condition(_rows(self._views, places)) for places in views.wrong)
-        return Conditioning(positive, null, negatives, Repulsion(wrong, views.weights), plain)
+        blends = self._perp_neg or self._blend
+        positive = _blend(self._views, views.blend) if blends else _rows(self._views, directions)
+        negatives = [_rows(negative, directions) for negative in self._negatives]
+        front = directions == _DIRECTIONS.index(Direction.FRONT)
+        return Conditioning(
+            positive=condition(positive),
+            null=condition(_rows(self._null, directions) if self._suppresses else self._null),
+            negatives=tuple(
+                condition(_where(front, negative, positive) if front_only else negative)
+                for negative, front_only in zip(negatives, self._front_only, strict=True)
+            ),
+            repulsion=Repulsion(
+                tuple(condition(_rows(self._views, places)) for places in views.wrong), views.weights
+            )
+            if self._perp_neg
+            else None,
+            plain=None if self._plain is None else Condition(self._plain, cameras, background),
+        )
 
     def _directions(self, cameras: Cameras) -> Int[Tensor, "b"]:
         angles = zip(cameras.azimuth_deg.tolist(), cameras.elevation_deg.tolist(), strict=True)
@@ -202,7 +225,7 @@ def repelled_views(azimuth_deg: Float[Tensor, "b"], elevation_deg: Float[Tensor,
     between side and back, the side and the front. Seen from overhead nothing is avoided.
     """
     front, side, overhead = 0, 1, 3
-    from_front = ((azimuth_deg + 180.0) % 360.0 - 180.0).abs() / 90.0  # 0 front, 1 side, 2 back
+    from_front = from_front_deg(azimuth_deg) / 90.0  # 0 front, 1 side, 2 back
     is_frontal = from_front < 1.0
     is_overhead = elevation_deg > OVERHEAD_ELEVATION_DEG
     frontness = 1.0 - from_front
@@ -237,6 +260,14 @@ def _rows(embedding: PromptEmbedding, places: Int[Tensor, "b"]) -> PromptEmbeddi
     places = places.to(embedding.tokens.device)
     pooled = None if embedding.pooled is None else embedding.pooled[places]
     return PromptEmbedding(embedding.tokens[places], pooled)
+
+
+def _where(mask: Bool[Tensor, "b"], yes: PromptEmbedding, no: PromptEmbedding) -> PromptEmbedding:
+    mask = mask.to(yes.tokens.device)
+    pooled = None
+    if yes.pooled is not None and no.pooled is not None:
+        pooled = torch.where(mask[:, None], yes.pooled, no.pooled)
+    return PromptEmbedding(torch.where(mask[:, None, None], yes.tokens, no.tokens), pooled)
 
 
 def _blend(embedding: PromptEmbedding, weights: Float[Tensor, "b n"]) -> PromptEmbedding:

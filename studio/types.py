@@ -159,10 +159,12 @@ class NegativePrompt:
     Attributes:
         text: the prompt, or what is added to it.
         extends_prompt: ``text`` is appended to the (view-dependent) prompt instead of standing alone.
+        front_only: views that are not from the front get the prompt itself instead.
     """
 
     text: str
     extends_prompt: bool = False
+    front_only: bool = False
 
 
 @dataclass(frozen=True)

@@ -307,3 +307,32 @@ def test_debiasing_without_view_words_is_refused() -> None:
         ViewPrompts(
             RecordingPrior(), "a corgi", view_words=False, by_view=dict.fromkeys(Direction, "a corgi")
         )
+
+
+# Heads
+
+
+def test_what_views_that_are_turned_away_must_not_show() -> None:
+    prior = RecordingPrior()
+    cameras = cameras_at((0, 0), (90, 0), (180, 0), (0, 80))
+    for null, turned, expected in (
+        ("", "face", ["", "face", "face", "face"]),
+        ("ugly", "face", ["ugly", "ugly, face", "ugly, face", "ugly, face"]),
+        ("ugly", "", ["ugly"]),
+    ):
+        prompts = ViewPrompts(prior, "a head", null_prompt=null, turned_null_prompt=turned)
+        assert prior.read(prompts(cameras).null.prompt) == expected
+
+
+@pytest.mark.parametrize("blend", [False, True])
+def test_an_edit_of_the_front_gives_other_views_the_prompt_itself(blend: bool) -> None:
+    prior = RecordingPrior()
+    edit = [NegativePrompt("an old man", front_only=True)]
+    cameras = cameras_at((0, 0), (30, 0), (60, 0), (180, 0), (0, 80))
+    conditioning = ViewPrompts(prior, "a man", negatives=edit, blend=blend)(cameras)
+    positive, edited = conditioning.positive.prompt, conditioning.negatives[0].prompt
+    (old,) = prior.encode_prompts(["an old man"]).tokens
+    assert torch.equal(edited.tokens[:2], old.expand(2, -1, -1))
+    assert torch.equal(edited.tokens[2:], positive.tokens[2:])
+    assert edited.pooled is not None and positive.pooled is not None
+    assert torch.equal(edited.pooled[2:], positive.pooled[2:])

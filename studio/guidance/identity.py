@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from studio.errors import StudioError
+from studio.prompts import from_front_deg
 from studio.types import Condition, Conditioning
 
 GATE_DEG = 70.0
@@ -25,7 +26,8 @@ def with_identity(
     nobody: Float[Tensor, "n e"],
     gate_deg: float = GATE_DEG,
 ) -> Conditioning:
-    """The branches with identity tokens: in the positive one where the face shows, nobody's elsewhere.
+    """The branches with identity tokens: in the positive one, and in what a critic is told, where the face
+    shows, and nobody's elsewhere. Negatives stay as they are.
 
     Args:
         identity, nobody: tokens of the width that the prior's prompts have.
@@ -35,17 +37,23 @@ def with_identity(
     """
     positive = conditioning.positive
     if positive.cameras is None:
-        raise StudioError("an identity is shown by view; expected cameras in the positive branch")
+        raise StudioError(
+            "an identity is shown by view; expected cameras in the positive branch, try tell_camera = true"
+        )
     width = positive.prompt.tokens.shape[2]
     if identity.shape != nobody.shape or identity.shape[1] != width:
         raise StudioError(
             f"identity tokens of shapes {tuple(identity.shape)} and {tuple(nobody.shape)}; expected two of "
             f"one length and the prompt's width {width}"
         )
-    from_front_deg = ((positive.cameras.azimuth_deg + 180.0) % 360.0 - 180.0).abs()
-    shows = (from_front_deg < gate_deg).to(identity.device)[:, None, None]
-    told = _followed(positive, torch.where(shows, identity, nobody))
-    return replace(conditioning, positive=told, null=_followed(conditioning.null, nobody[None]))
+    shows = (from_front_deg(positive.cameras.azimuth_deg) <= gate_deg).to(identity.device)[:, None, None]
+    tokens = torch.where(shows, identity, nobody)
+    return replace(
+        conditioning,
+        positive=_followed(positive, tokens),
+        null=_followed(conditioning.null, nobody[None]),
+        plain=None if conditioning.plain is None else _followed(conditioning.plain, tokens),
+    )
 
 
 def _followed(condition: Condition, tokens: Float[Tensor, "b k d"]) -> Condition:

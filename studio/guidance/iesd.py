@@ -2,6 +2,8 @@
 
     g = alpha sigma² (null + cfg_scale ((1 - edit_weight) positive + edit_weight edit - null) - noise)
 
+With ``front_only`` the views that are not from the front are told the prompt in the place of the edit, which
+makes of them SDS of the prompt.
 The landmarks and the unedited head that HeadSculpt shows its prior through ControlNets are the prior's
 controls; here are only the scores.
 """
@@ -42,5 +44,5 @@ def method(config: IesdConfig) -> Method:
         weight=weighting.named(config.weight),
         scores=config.scores,
         gradient=config.gradient,
-        negatives=(NegativePrompt(config.edit_prompt),),
+        negatives=(NegativePrompt(config.edit_prompt, front_only=config.front_only),),
     )

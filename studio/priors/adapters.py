@@ -16,6 +16,7 @@ from studio.errors import StudioError
 from studio.interfaces import Limits
 from studio.priors.codecs import dtype_of, resized
 from studio.priors.folders import UNREADABLE, first_line, frozen, load_network
+from studio.prompts import from_front_deg
 from studio.types import Condition
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -100,11 +101,13 @@ class Adapters:
         image_prompt: makes a vector of ``Condition.image``, which the U-Net reads beside the text
             (IP-Adapter, Ye et al. 2023, arXiv:2308.06721). Without an image the vector is zero.
         image_width: of that vector.
+        image_within_deg: views turned further from the front than this, in azimuth, are shown no image.
     """
 
     controls: tuple[ControlNet, ...] = ()
     image_prompt: LastImage | None = None
     image_width: int = 0
+    image_within_deg: float = 180.0
 
     @property
     def limits(self) -> Limits:
@@ -136,11 +139,10 @@ class Adapters:
                 middle = at_middle if middle is None else middle + at_middle
         dtype = dtype_of(denoiser)
         if self.image_prompt is not None:
-            image = (
-                x_t.new_zeros(len(x_t), self.image_width)
-                if condition.image is None
-                else self.image_prompt(condition.image)
-            )
+            if condition.image is None:
+                image = x_t.new_zeros(len(x_t), self.image_width)
+            else:
+                image = self.image_prompt(condition.image) * self._shown(condition, len(x_t)).to(x_t)
             added = added | {"image_embeds": [image[:, None].to(dtype)]}
         output: Tensor = denoiser(
             x_t.to(dtype),
@@ -153,6 +155,56 @@ class Adapters:
             return_dict=False,
         )[0]
         return output
+
+    def _shown(self, condition: Condition, batch: int) -> Float[Tensor, "b 1"]:
+        """1 for the views that are shown the image, 0 for the others."""
+        if self.image_within_deg >= 180:
+            return torch.ones(batch, 1)
+        if condition.cameras is None:
+            raise StudioError(
+                "prior.face_within_deg shows the image by view and the prior was given no cameras; try "
+                "tell_camera = true, or leave it out."
+            )
+        turned = from_front_deg(condition.cameras.azimuth_deg)
+        return (turned <= self.image_within_deg).float()[:, None]
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What is said after a prompt.
+
+    Attributes:
+        identity: whose face it is.
+        nobody: as many tokens that say nothing, for views without a face.
+    """
+
+    identity: Float[Tensor, "k d"]
+    nobody: Float[Tensor, "k d"]
+
+
+def load_identity(path: Path, device: torch.device) -> Identity:
+    """Tokens from a safetensors file: ``identity``, and ``nobody`` or zeros.
+
+    Raises:
+        StudioError: the file is not there, not readable, or holds something else.
+    """
+    from safetensors.torch import load_file
+
+    try:
+        held = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise StudioError(
+            f"prior.identity is {path}, expected a safetensors file with tokens ({first_line(error)})."
+        ) from error
+    identity = held.get("identity")
+    if identity is None or identity.ndim != 2 or held.get("nobody", identity).shape != identity.shape:
+        found = ", ".join(f"{name} {list(value.shape)}" for name, value in held.items()) or "nothing"
+        raise StudioError(
+            f"prior.identity {path} holds {found}, expected 'identity' of shape [tokens, width] and perhaps "
+            "'nobody' of the same."
+        )
+    nobody = held.get("nobody", torch.zeros_like(identity))
+    return Identity(identity.to(device, torch.float32), nobody.to(device, torch.float32))
 
 
 def load_control(folder: Path, denoiser: Any, scale: float, device: torch.device) -> ControlNet:

@@ -26,7 +26,15 @@ from studio.cameras import CAMERA_FEATURES
 from studio.errors import StudioError
 from studio.interfaces import Limits, TrainableNetwork
 from studio.priors import mvdream
-from studio.priors.adapters import Adapters, ClipImageEmbedder, LastImage, load_control, load_image_prompt
+from studio.priors.adapters import (
+    Adapters,
+    ClipImageEmbedder,
+    Identity,
+    LastImage,
+    load_control,
+    load_identity,
+    load_image_prompt,
+)
 from studio.priors.codecs import Autoencoder, ImageCodec
 from studio.priors.families import (
     CAMERA_MATRIX,
@@ -89,6 +97,7 @@ class LatentPrior:
         prediction: what it outputs.
         differentiable: let gradients through the denoiser to ``x_t`` (its weights stay frozen).
         family: how the denoiser is asked.
+        identity: tokens that guidance may let follow the prompt's; the prior itself does nothing with them.
     """
 
     denoiser: nn.Module
@@ -98,6 +107,7 @@ class LatentPrior:
     prediction: Prediction
     differentiable: bool = False
     family: Family = StableDiffusion()  # noqa: RUF009
+    identity: Identity | None = None
 
     @property
     def schedule(self) -> NoiseSchedule:
@@ -178,6 +188,8 @@ class Options:
         controls: folders or hub ids of ControlNets.
         control_scale: factor of their residuals.
         image_prompt: folder or hub id of an IP-Adapter.
+        image_within_deg: see `Adapters`.
+        identity: a file with tokens that follow the prompt's.
         style: file, folder or hub id of a LoRA.
         style_scale: factor of the LoRA.
         negative_attention: a prompt that the cross-attention looks away from; see `NegativeAttention`.
@@ -197,6 +209,8 @@ class Options:
     controls: tuple[str, ...] = ()
     control_scale: float = 1.0
     image_prompt: str | None = None
+    image_within_deg: float = 180.0
+    identity: str | None = None
     style: str | None = None
     style_scale: float = 1.0
     negative_attention: str | None = None
@@ -355,8 +369,16 @@ class _Loading:
         )
         folder = self.options.cache_folder or user_cache_folder() / "text"
         cached = CachedTextEmbedder(text, identity, folder, self.device)
+        face = self.options.identity
         return LatentPrior(
-            self.denoiser, codec, cached, schedule, prediction, self.options.differentiable, family
+            self.denoiser,
+            codec,
+            cached,
+            schedule,
+            prediction,
+            self.options.differentiable,
+            family,
+            None if face is None else load_identity(Path(face), self.device),
         )
 
     def _cells(self) -> int:
@@ -387,13 +409,15 @@ class _Loading:
             return Adapters(controls)
         folder = model_folder(self.options.image_prompt, None)
         image_prompt, width = load_image_prompt(folder, self.denoiser, self.device)
-        return Adapters(controls, image_prompt, width)
+        return Adapters(controls, image_prompt, width, self.options.image_within_deg)
 
     def _refuse_adapters(self) -> None:
-        if self.options.controls or self.options.image_prompt is not None:
+        wanted = self.options
+        if wanted.controls or wanted.image_prompt is not None or wanted.identity is not None:
             raise StudioError(
-                f"{self.source} takes no ControlNet and no image prompt, expected a U-Net of Stable "
-                "Diffusion 1, 2 or XL for these; leave out prior.controls and prior.image_prompt."
+                f"{self.source} takes no ControlNet, no image prompt and no identity, expected a U-Net of "
+                "Stable Diffusion 1, 2 or XL for these; leave out prior.controls, prior.image_prompt and "
+                "prior.identity."
             )
 
     # -------------------------------------------------------------------------------------------- text

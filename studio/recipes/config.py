@@ -93,6 +93,12 @@ class LatentPriorConfig:
     """An IP-Adapter for this model, folder or hub id; ``image`` is then part of the prompt."""
     image: str | None = None
     """A picture on a plain white background: Zero123's reference, or the image prompt."""
+    identity: str | None = None
+    """A safetensors file with tokens that follow the prompt's: ``identity``, and ``nobody`` for views that do
+    not show the face (zeros if left out)."""
+    face_within_deg: Annotated[float, Field(gt=0.0, le=180.0)] = 180.0
+    """Views turned further from the front than this, in azimuth, are shown neither image prompt nor identity;
+    Portrait3D's is 70."""
     image_elevation_deg: Elevation = 0.0
     """Where the camera of Zero123's reference stood; its azimuth is 0."""
     embedded_guidance: Positive = 3.5
@@ -471,6 +477,8 @@ class Recipe:
     """What to make; empty in a preset."""
     negative_prompt: Annotated[str, Field(max_length=MAX_CHARACTERS)] = ""
     """What the picture must not be; it takes the place of the empty prompt in the unconditional branch."""
+    turned_negative_prompt: Annotated[str, Field(max_length=MAX_CHARACTERS)] = ""
+    """What views that are not from the front must not be besides, such as "face" of a head."""
     view_words: bool = True
     """Tell the prior each view in words too: "a corgi, side view"."""
     view_blend: bool = False

@@ -15,6 +15,7 @@ from typing_extensions import assert_never
 
 from studio.cameras import build_cameras
 from studio.errors import StudioError
+from studio.guidance.identity import with_identity
 from studio.guidance.methods import (
     asks_critic,
     build_guidance,
@@ -173,6 +174,7 @@ def _build_term(
         recipe.prompt,
         negatives=negative_prompts(term.method),
         null_prompt=recipe.negative_prompt,
+        turned_null_prompt=recipe.turned_negative_prompt,
         view_words=recipe.view_words,
         camera=recipe.tell_camera,
         threshold_deg=recipe.view_threshold_deg,
@@ -184,7 +186,7 @@ def _build_term(
     if descends_through_prior(term.method) and isinstance(prior, LatentPrior):
         prior = replace(prior, differentiable=True)
     name = term.method.kind if index == 0 else f"{term.method.kind}_{index}"
-    conditioning = _with_image(prompts, config, prior)
+    conditioning = _with_image(_with_face(prompts, config, prior), config, prior)
     second = None if term.views_prior is None else priors[term.views_prior]
     if second is not None:
         conditioning = _with_second(conditioning, recipe, second)
@@ -286,6 +288,8 @@ def _options(config: LatentPriorConfig) -> Options:
         controls=config.controls,
         control_scale=config.control_scale,
         image_prompt=config.image_prompt,
+        image_within_deg=config.face_within_deg,
+        identity=config.identity,
         style=config.style,
         style_scale=config.style_scale,
         negative_attention=config.negative_attention,
@@ -325,6 +329,22 @@ def _with_image(
         branches = prompts(cameras, background)
         plain = None if branches.plain is None else replace(branches.plain, image=image)
         return replace(branches, positive=replace(branches.positive, image=image), plain=plain)
+
+    return conditioning
+
+
+def _with_face(
+    prompts: Callable[[Cameras, Float[Tensor, "b 3"]], Conditioning], config: PriorConfig, prior: Prior
+) -> Callable[[Cameras, Float[Tensor, "b 3"]], Conditioning]:
+    """The same branches, the recipe's identity told to views that show the face."""
+    if not isinstance(config, LatentPriorConfig) or not isinstance(prior, LatentPrior):
+        return prompts
+    told, within_deg = prior.identity, config.face_within_deg
+    if told is None:
+        return prompts
+
+    def conditioning(cameras: Cameras, background: Float[Tensor, "b 3"]) -> Conditioning:
+        return with_identity(prompts(cameras, background), told.identity, told.nobody, within_deg)
 
     return conditioning
 

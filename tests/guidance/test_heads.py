@@ -14,6 +14,7 @@ from studio.guidance.identity import with_identity
 from studio.guidance.methods import method_of, negative_prompts
 from studio.guidance.protection import Protection, protect
 from studio.priors.analytic import AnalyticPrior
+from studio.prompts import ViewPrompts
 from studio.recipes.guidance import IesdConfig, IsdConfig, SdsConfig, VsdConfig
 from studio.types import Condition, Conditioning, NegativePrompt
 from tests.guidance.bench import (
@@ -57,6 +58,34 @@ def test_an_edit_is_sds_of_a_mean_of_prompts() -> None:
 def test_an_edit_that_changes_nothing_has_no_weight() -> None:
     torch.testing.assert_close(iesd(0.2, edit="c"), iesd(0.9, edit="c"))
     assert negative_prompts(IesdConfig(edit_prompt="an old man")) == (NegativePrompt("an old man"),)
+
+
+class TellsTextsApart(AnalyticPrior):
+    """Mixtures by text; a token is the text's place."""
+
+    texts = ("", "c, front view", "c, side view", "c, back view", "c, overhead view", "neg")
+
+    def __init__(self) -> None:
+        super().__init__({text: random_mixture(i) for i, text in enumerate(self.texts)}, STABLE_DIFFUSION)
+
+
+@pytest.mark.parametrize("front_only", [True, False])
+def test_an_edit_of_the_front_leaves_the_back_to_sds(front_only: bool) -> None:
+    """Image by image: the front is edited, side and back are SDS of the prompt, or everything is edited."""
+    prior, cameras = TellsTextsApart(), orbit(torch.tensor([0.0, 90.0, 180.0]), torch.zeros(3), 4, 4)
+    edited, plain = (
+        method_of(IesdConfig(edit_weight=weight, edit_prompt="neg", cfg_scale=7.5, front_only=front_only))
+        for weight in (0.4, 0.0)
+    )
+    conditioning = ViewPrompts(prior, "c", negatives=edited.negatives)(cameras)
+    with_edit, without = (
+        run(method, prior, conditioning, images(3), TIME, images(3, 1)).gradient for method in (edited, plain)
+    )
+    change = (with_edit - without).abs().amax(dim=(1, 2, 3))
+    assert change[0] > 0.1
+    assert bool((change[1:] < 1e-9).all()) is front_only
+    if not front_only:
+        assert bool((change[1:] > 0.1).all())
 
 
 @pytest.mark.parametrize("edit_weight", [0.0, 0.4, 1.0])
@@ -113,6 +142,16 @@ def test_an_identity_moves_the_views_that_show_the_face_and_no_others() -> None:
     at_rest = faces.double()[:, None, None, None].expand(-1, 3, 4, 4)
     got = run(method, prior, conditioning, at_rest, TIME, torch.zeros_like(at_rest)).gradient
     assert got.abs().max() < 1e-7
+
+
+def test_a_critic_is_told_the_identity_too() -> None:
+    prior = KnowsFaces()
+    cameras = orbit(torch.tensor([0.0, 180.0]), torch.zeros(2), 4, 4)
+    positive, null = (replace(branch(prior, text), cameras=cameras) for text in ("c", ""))
+    told = with_identity(Conditioning(positive, null, plain=positive), torch.ones(2, 1), torch.zeros(2, 1))
+    assert told.plain is not None
+    assert torch.equal(told.plain.prompt.tokens, told.positive.prompt.tokens)
+    assert told.plain.prompt.tokens[:, -1, 0].tolist() == [1.0, 0.0]
 
 
 def test_nobodys_identity_changes_nothing() -> None:

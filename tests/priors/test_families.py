@@ -581,8 +581,29 @@ def test_an_image_prompt_for_another_base(tmp_path: Path) -> None:
 
 def test_transformers_take_no_adapters(tmp_path: Path) -> None:
     folder = models.save_sd3(tmp_path / "model")
-    with pytest.raises(StudioError, match="takes no ControlNet and no image prompt"):
+    with pytest.raises(StudioError, match="takes no ControlNet, no image prompt and no identity"):
         load_latent_prior(folder, options=Options(controls=("some/net",)))
+    with pytest.raises(StudioError, match="prior.image_prompt and prior.identity"):
+        load_latent_prior(folder, options=Options(identity="face.safetensors"))
+
+
+def test_an_image_as_prompt_for_views_that_show_the_face(tmp_path: Path) -> None:
+    """Beyond the limit a view is asked as if there were no image; up to it, as if there were no limit."""
+    folder = models.save_sd(tmp_path / "model")
+    adapter = str(models.save_ip_adapter(tmp_path / "adapter"))
+    prior = load_latent_prior(folder, options=Options(image_prompt=adapter))
+    gated = load_latent_prior(folder, options=Options(image_prompt=adapter, image_within_deg=70.0))
+    prompt, image = prior.encode_prompts([PROMPTS[0]]), torch.rand(1, 3, 16, 16).expand(5, -1, -1, -1)
+    x_t, timesteps = torch.randn(5, 4, 8, 8), torch.full((5,), 400.0)
+    views = orbit(torch.tensor([0.0, 69.0, 71.0, 180.0, 291.0]), torch.zeros(5), 16, 16)
+    asked = Condition(prompt, views, image=image)
+    shown, hidden = (prior.predict_noise(x_t, timesteps, replace(asked, image=i)) for i in (image, None))
+    shows = torch.tensor([True, True, False, False, True])
+    expected = torch.where(shows[:, None, None, None], shown, hidden)
+    torch.testing.assert_close(gated.predict_noise(x_t, timesteps, asked), expected, **STRICT)
+    assert (shown - hidden).abs().amax(dim=(1, 2, 3)).min() > 1e-3
+    with pytest.raises(StudioError, match="shows the image by view and the prior was given no cameras"):
+        gated.predict_noise(x_t, timesteps, replace(asked, cameras=None))
 
 
 # ---------------------------------------------------------------------------------------------- refusals

@@ -31,6 +31,9 @@ class IesdConfig:
     edit_weight: Ramp = 0.5
     """Share of the edit: 0 is SDS of the prompt, 1 of the edit. The paper's value is not public; its code
     leaves the edit off."""
+    front_only: bool = False
+    """Edit what is seen from the front only; other views are SDS of the prompt, as with an ``edit_weight`` of
+    0."""
     times: TimesConfig = UniformTimes()
     noise: NoiseConfig = RandomNoise()
     weight: WeightName = "fantasia3d"

@@ -201,6 +201,7 @@ def _with_second(
         prior,
         recipe.prompt,
         null_prompt=recipe.negative_prompt,
+        turned_null_prompt=recipe.turned_negative_prompt,
         view_words=recipe.view_words,
         threshold_deg=recipe.view_threshold_deg,
         blend=recipe.view_blend,

@@ -46,7 +46,7 @@ class IsdConfig:
     """Identity score distillation (Portrait3D): VSD, or SDS, with a prior that is told an identity.
 
     The paper's equation is not public; its released code has the form of VSD. The identity is the prior's
-    business: an image prompt, or tokens as `studio.guidance.identity` appends them.
+    business: ``prior.image_prompt`` or ``prior.identity``, with ``prior.face_within_deg = 70``.
     """
 
     kind: Literal["isd"] = "isd"

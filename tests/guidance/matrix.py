@@ -55,13 +55,17 @@ def load_family(
     return load_latent_prior(FAMILIES[name](folder / "model"), device, options)
 
 
-def two_steps(config: Any, prior: LatentPrior, device: str = "cpu") -> Outcome:
-    """Optimise a set of pictures by one method for two steps."""
+def two_steps(
+    config: Any, prior: LatentPrior, device: str = "cpu", views_prior: LatentPrior | None = None
+) -> Outcome:
+    """Optimise a set of pictures by one method for two steps; ``views_prior`` is for those that ask two."""
+    if not hasattr(config, "second"):
+        views_prior = None
     if prior.limits.views > 1 and hasattr(config.times, "shared"):
         config = replace(config, times=replace(config.times, shared=True))
     prior = replace(prior, differentiable=True)
     rng = torch.Generator(device).manual_seed(0)
-    views = max(prior.limits.views, 2)
+    views = max(prior.limits.views, 2 if views_prior is None else views_prior.limits.views)
     rgb = torch.rand(views, 3, 16, 16, generator=rng, device=device).requires_grad_()
     start = rgb.detach().clone()
     optimizer = torch.optim.SGD([rgb], lr=1.0)
@@ -69,15 +73,17 @@ def two_steps(config: Any, prior: LatentPrior, device: str = "cpu") -> Outcome:
     cameras = orbit(angles, torch.full_like(angles, 15.0), 16, 16)
     image = torch.full((views, 3, 16, 16), 0.7, device=device) if prior.limits.needs_image else None
     try:
-        guidance = build_guidance(config, prior)
+        guidance = build_guidance(config, prior, views_prior)
         prompts = ViewPrompts(
             prior, "a red cube", negatives=negative_prompts(config), plain=asks_critic(config)
         )
+        seen = None if views_prior is None else ViewPrompts(views_prior, "a red cube")
         for step in range(STEPS):
             conditioning = prompts(cameras)
             positive = replace(conditioning.positive, image=image)
             plain = None if conditioning.plain is None else replace(conditioning.plain, image=image)
-            branches = replace(conditioning, positive=positive, plain=plain)
+            second = None if seen is None else seen(cameras)
+            branches = replace(conditioning, positive=positive, plain=plain, second=second)
             optimizer.zero_grad()
             output = guidance(rgb, branches, step / STEPS, rng)
             output.loss.backward()
@@ -94,8 +100,9 @@ def whole_matrix(device: str, dtype: torch.dtype) -> dict[str, dict[str, Outcome
     outcomes: dict[str, dict[str, Outcome]] = {}
     for name in FAMILIES:
         with tempfile.TemporaryDirectory() as folder:
-            prior = load_family(name, Path(folder), device, dtype)
-            outcomes[name] = {kind: two_steps(make(), prior, device) for kind, make in METHODS.items()}
+            prior = load_family(name, Path(folder) / "prior", device, dtype)
+            seen = load_family("mvdream", Path(folder) / "seen", device, dtype)
+            outcomes[name] = {kind: two_steps(make(), prior, device, seen) for kind, make in METHODS.items()}
     return outcomes
 
 

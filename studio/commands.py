@@ -44,12 +44,8 @@ from studio.priors.vocabulary import Vocabulary
 from studio.recipes import load
 from studio.recipes.config import (
     AutoPriorConfig,
-    CamerasConfig,
-    FixedSetConfig,
     LatentPriorConfig,
     LibraryPriorConfig,
-    MultiViewConfig,
-    OrbitConfig,
     Recipe,
     SmallPriorConfig,
 )
@@ -134,11 +130,10 @@ def compare(command: arguments.Compare) -> int:
     with RunProgress(console, 0, comparison.total_steps) as progress, _stop_request() as wants_to_stop:
         with contextlib.closing(iter(comparison)) as steps:
             for taken in steps:
-                stage = taken.run.recipe.stages[taken.report.stage]
                 if taken.report.step == 1:
                     progress.say(f"{taken.method}, cell {taken.cell} of {taken.cells}: {taken.run.folder}")
                 report = replace(taken.report, step=taken.steps)
-                progress.show(report, _images_per_step(stage.cameras), taken.run.latest_preview())
+                progress.show(report, taken.run.latest_preview())
                 if stopped := wants_to_stop() and taken.steps < comparison.total_steps:
                     break
     page = comparison.write_page()
@@ -198,11 +193,10 @@ def _predict(recipe: Recipe) -> int:
 
 def _complete(run: Run) -> int:
     """Takes the steps that are left, with a live line; then writes the assets and prints where they are."""
-    images = [_images_per_step(stage.cameras) for stage in run.recipe.stages]
     total_steps = run.recipe.total_steps
     with RunProgress(Console(), run.step, total_steps) as progress, _stop_request() as wants_to_stop:
         for report in run:
-            progress.show(report, images[report.stage], run.latest_preview())
+            progress.show(report, run.latest_preview())
             if wants_to_stop() and report.step < total_steps:
                 break  # which closes the loop, and that saves the state
     if not run.is_finished:
@@ -250,16 +244,6 @@ def render(command: arguments.Render) -> int:
         picture.save(temporary)
     print(command.output)
     return 0
-
-
-def _images_per_step(cameras: CamerasConfig) -> int:
-    match cameras:
-        case FixedSetConfig() | OrbitConfig():
-            return cameras.views_per_step
-        case MultiViewConfig():
-            return cameras.sets_per_step * cameras.views
-        case _:
-            assert_never(cameras)
 
 
 @contextlib.contextmanager

@@ -60,11 +60,11 @@ class RunProgress:
         if self._console.is_terminal:
             self._bar.stop()
 
-    def show(self, report: StepReport, images_per_step: int, preview: Path | None) -> None:
+    def show(self, report: StepReport, preview: Path | None) -> None:
         """Takes notice of a step."""
         now = self._clock()
         self._moments.append((now, report.step))
-        line = self._line(report.step, images_per_step, preview)
+        line = self._line(report.step, int(report.statistics["images"]), preview)
         if self._console.is_terminal:
             self._bar.update(self._task, completed=report.step, description=line)
         elif now - self._last_line_at >= _PLAIN_LINE_EVERY_S or report.step == self._total:

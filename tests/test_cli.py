@@ -97,10 +97,8 @@ def test_ctrl_c_saves_and_resume_goes_on(
     assert whole.code == 0, whole
     show = console.RunProgress.show
 
-    def press_ctrl_c(
-        self: console.RunProgress, report: StepReport, images_per_step: int, preview: Path | None
-    ) -> None:
-        show(self, report, images_per_step, preview)
+    def press_ctrl_c(self: console.RunProgress, report: StepReport, preview: Path | None) -> None:
+        show(self, report, preview)
         if report.step == 3:
             signal.raise_signal(signal.SIGINT)
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 from typing_extensions import assert_never
 
@@ -28,7 +28,7 @@ from studio.interfaces import Limits, NoisePredictor, Prior, TrainableNetwork, T
 from studio.randomness import generator
 from studio.recipes.guidance.critics import CriticConfig, FittedCriticConfig, TrainedCriticConfig
 from studio.schedule import NoiseSchedule
-from studio.types import Condition, Conditioning
+from studio.types import Cameras, Condition, Conditioning
 
 
 @runtime_checkable
@@ -141,35 +141,47 @@ class TrainedCritic:
 
 @dataclass
 class FittedCritic:
-    """The exact score of a Gaussian, or of point masses, fitted to the last renders it was shown."""
+    """The exact score of a Gaussian, or of point masses, fitted to the last renders it was shown.
+
+    Told a camera, it knows the renders from there: one of each of a run's particles. Told none, all.
+    """
 
     schedule: NoiseSchedule
     shape: str
     renders: Float[Tensor, "n c h w"] | None = None
+    cameras: Cameras | None = None
 
     def predict_noise(
         self, x_t: Float[Tensor, "b c h w"], timesteps: Float[Tensor, "b"], condition: Condition
     ) -> Float[Tensor, "b c h w"]:
         """``sigma (x_t - alpha mean)/v``, the mean weighted by likelihood where there are several."""
         assert self.renders is not None, "a fitted critic is shown renders before it is asked"
-        alpha, sigma = self.schedule.alpha_sigma(timesteps, x_t.dtype)
-        renders = self.renders.to(x_t)
+        alpha, sigma = (level.flatten(1) for level in self.schedule.alpha_sigma(timesteps, x_t.dtype))
+        points, flat = self.renders.to(x_t).flatten(1), x_t.flatten(1)
+        known = self._known(condition.cameras, len(points)).to(x_t.device)
         if self.shape == "gaussian":
-            mean, variance = renders.mean(0), renders.var(0, unbiased=False)
-            return sigma * (x_t - alpha * mean) / (alpha**2 * variance + sigma**2)
-        points, flat = renders.flatten(1), x_t.flatten(1)
-        alpha, sigma = alpha.flatten(1), sigma.flatten(1)
+            share = (known / known.sum(1, keepdim=True)).to(x_t.dtype)
+            mean = share @ points
+            variance = torch.einsum("bn,bnd->bd", share, (points - mean[:, None]).square())
+            return (sigma * (flat - alpha * mean) / (alpha**2 * variance + sigma**2)).view_as(x_t)
         # |x_t - alpha p|² up to what is the same for all points.
         distances = alpha**2 * points.square().sum(1) - 2 * alpha * flat @ points.T
-        likely = (-distances / (2 * sigma**2)).softmax(dim=1)
+        likely = (-distances / (2 * sigma**2)).masked_fill(~known, -torch.inf).softmax(dim=1)
         return ((flat - alpha * likely @ points) / sigma).view_as(x_t)
 
     def learn(
         self, clean: Float[Tensor, "b c h w"], conditioning: Conditioning, rng: torch.Generator
     ) -> Mapping[str, float]:
         """Take all of the step's renders, and none before."""
-        self.renders = clean.detach()
+        self.renders, self.cameras = clean.detach(), told_to_critic(conditioning).cameras
         return {}
+
+    def _known(self, asked: Cameras | None, count: int) -> Bool[Tensor, "b n"]:
+        """Which renders are from the camera that is asked about; all, where none is named."""
+        if asked is None or self.cameras is None:
+            return torch.ones(1, count, dtype=torch.bool)
+        differences = asked.world_to_camera[:, None] - self.cameras.world_to_camera
+        return (differences == 0).all(dim=(-1, -2))
 
     def training_calls(self, batch: int) -> int:
         """None."""

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from studio.errors import StudioError
 from studio.export.files import write_bytes
-from studio.recipes.config import Recipe
-from studio.run.optimize import LoopState, adam
+from studio.recipes.config import Recipe, SceneConfig
+from studio.run.optimize import LoopState, Particle, adam
 from studio.run.watchdogs import Alarms
 from studio.scenes.gaussians import Gaussians
 from studio.scenes.topology import TopologyState
@@ -66,19 +66,11 @@ def load(path: Path, recipe: Recipe, device: torch.device) -> LoopState:
     except (OSError, SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
         raise StudioError(f"{path} is damaged ({error}); delete it to resume from the one before.") from error
     check_format(counters["format"], path)
-    scene = Gaussians.from_state(_part(tensors, "scene"), recipe.stages[counters["stage"]].scene)
-    optimizer = adam(scene)
-    for group in optimizer.param_groups:
-        moments = _part(tensors, f"adam/{group['name']}")
-        if moments:
-            optimizer.state[group["params"][0]] = moments
-    alarms = counters["alarms"]
+    alarms, config = counters["alarms"], recipe.stages[counters["stage"]].scene
     return LoopState(
         step=counters["step"],
         stage=counters["stage"],
-        scene=scene,
-        optimizer=optimizer,
-        statistics=TopologyState.from_state(_part(tensors, "topology")),
+        particles=tuple(_particle(_own(tensors, index), config) for index in range(recipe.particles)),
         alarms=Alarms(**{**alarms, "raised": tuple(alarms["raised"])}),
         learned=_part(tensors, "learned"),
     )
@@ -97,12 +89,34 @@ def check_format(found: int, path: Path) -> None:
         )
 
 
+def _particle(tensors: dict[str, Tensor], config: SceneConfig) -> Particle:
+    scene = Gaussians.from_state(_part(tensors, "scene"), config)
+    optimizer = adam(scene)
+    for group in optimizer.param_groups:
+        moments = _part(tensors, f"adam/{group['name']}")
+        if moments:
+            optimizer.state[group["params"][0]] = moments
+    return Particle(scene, optimizer, TopologyState.from_state(_part(tensors, "topology")))
+
+
+def _own(tensors: dict[str, Tensor], index: int) -> dict[str, Tensor]:
+    """A particle's tensors. The first one's names have no number: most runs have no other."""
+    return _part(tensors, f"particle {index}") if index else tensors
+
+
 def _tensors(state: LoopState) -> dict[str, Tensor]:
-    named = {f"scene/{name}": tensor for name, tensor in state.scene.state().items()}
-    named |= {f"topology/{name}": tensor for name, tensor in state.statistics.state().items()}
-    named |= {f"learned/{name}": tensor for name, tensor in state.learned.items()}
-    for group in state.optimizer.param_groups:
-        moments = state.optimizer.state.get(group["params"][0], {})
+    named = {f"learned/{name}": tensor for name, tensor in state.learned.items()}
+    for index, particle in enumerate(state.particles):
+        before = f"particle {index}/" if index else ""
+        named |= {f"{before}{name}": tensor for name, tensor in _particle_tensors(particle).items()}
+    return named
+
+
+def _particle_tensors(particle: Particle) -> dict[str, Tensor]:
+    named = {f"scene/{name}": tensor for name, tensor in particle.scene.state().items()}
+    named |= {f"topology/{name}": tensor for name, tensor in particle.statistics.state().items()}
+    for group in particle.optimizer.param_groups:
+        moments = particle.optimizer.state.get(group["params"][0], {})
         named |= {f"adam/{group['name']}/{name}": moments[name] for name in _MOMENTS if name in moments}
     return named
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import statistics
+from collections.abc import Mapping, Sequence
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -39,6 +42,19 @@ def final_metrics(
     if isinstance(prior, LibraryPrior):
         found |= truth_metrics(splats, renderer, recipe.prompt, prior, size)
     return found
+
+
+def combined(figures: Sequence[Mapping[str, Figure]]) -> dict[str, Figure]:
+    """Those of several scenes together: means of numbers; words one after the other, commas between."""
+    if len(figures) == 1:
+        return dict(figures[0])
+    columns = {name: [own[name] for own in figures] for name in figures[0]}
+    return {
+        name: ", ".join(map(str, column))
+        if isinstance(column[0], str)
+        else statistics.fmean(float(value) for value in column)
+        for name, column in columns.items()
+    }
 
 
 def picture_metrics(

@@ -35,24 +35,40 @@ _OPAQUE = 0.9
 
 
 @dataclass
+class Particle:
+    """One of the scenes that a run optimises side by side, and what is its alone.
+
+    Attributes:
+        scene: what is optimised.
+        optimizer: Adam, one group for each of the scene's tensors.
+        statistics: what topology has seen.
+    """
+
+    scene: Gaussians
+    optimizer: torch.optim.Adam
+    statistics: TopologyState
+
+    @staticmethod
+    def beginning(scene: Gaussians) -> Particle:
+        """A scene with fresh moments and statistics."""
+        return Particle(scene, adam(scene), TopologyState.empty(len(scene), scene.tensors.means.device))
+
+
+@dataclass
 class LoopState:
     """All that changes while the loop runs: with the recipe, enough to go on.
 
     Attributes:
         step: steps done, over all stages.
-        stage: index of the stage that the optimiser belongs to.
-        scene: what is optimised.
-        optimizer: Adam, one group for each of the scene's tensors.
-        statistics: what topology has seen.
+        stage: index of the stage that the optimisers belong to.
+        particles: as many scenes as the recipe asks for.
         alarms: what the watchdogs remember.
         learned: what the stage's guidance has learned: the guidance's own tensors, as they are now.
     """
 
     step: int
     stage: int
-    scene: Gaussians
-    optimizer: torch.optim.Adam
-    statistics: TopologyState
+    particles: tuple[Particle, ...]
     alarms: Alarms
     learned: Mapping[str, Tensor] = field(default_factory=dict)
 
@@ -64,9 +80,13 @@ def initial_state(recipe: Recipe, device: torch.device) -> LoopState:
         StudioError: the file that the scene starts from cannot be read.
     """
     config = recipe.stages[0].scene
-    scene = initial_gaussians(config, generator(recipe.seed, "initialise"))
-    scene = Gaussians.from_state({name: tensor.to(device) for name, tensor in scene.state().items()}, config)
-    return LoopState(0, 0, scene, adam(scene), TopologyState.empty(len(scene), device), Alarms())
+
+    def begin(index: int) -> Particle:
+        scene = initial_gaussians(config, generator(recipe.seed, "initialise", index))
+        on_device = {name: tensor.to(device) for name, tensor in scene.state().items()}
+        return Particle.beginning(Gaussians.from_state(on_device, config))
+
+    return LoopState(0, 0, tuple(begin(index) for index in range(recipe.particles)), Alarms())
 
 
 def adam(scene: Gaussians) -> torch.optim.Adam:
@@ -115,11 +135,14 @@ def draw_cameras(
 
 
 def _begin_stage(recipe: Recipe, index: int, state: LoopState) -> None:
-    """Hand the scene over to the next stage: new learning rates, fresh moments and statistics."""
-    scene = Gaussians.from_state(state.scene.state(), recipe.stages[index].scene)
-    scene.match_sh_degree()
-    state.stage, state.scene, state.optimizer = index, scene, adam(scene)
-    state.statistics = TopologyState.empty(len(scene), scene.tensors.means.device)
+    """Hand the scenes over to the next stage: new learning rates, fresh moments and statistics."""
+    scenes = [
+        Gaussians.from_state(particle.scene.state(), recipe.stages[index].scene)
+        for particle in state.particles
+    ]
+    for scene in scenes:
+        scene.match_sh_degree()
+    state.stage, state.particles = index, tuple(Particle.beginning(scene) for scene in scenes)
     state.learned = {}
 
 
@@ -139,8 +162,9 @@ def _learned(stage: BuiltStage) -> dict[str, Tensor]:
 
 
 def _step(recipe: Recipe, index: int, stage: BuiltStage, stage_step: int, state: LoopState) -> StepReport:
-    config, scene, step = stage.config, state.scene, state.step
-    device = scene.tensors.means.device
+    config, step = stage.config, state.step
+    scenes = [particle.scene for particle in state.particles]
+    device = scenes[0].tensors.means.device
     progress = stage_step / config.steps
     clock = _Stopwatch()
 
@@ -149,30 +173,39 @@ def _step(recipe: Recipe, index: int, stage: BuiltStage, stage_step: int, state:
     background = background_colors(config.background, len(cameras), progress, rng).to(device)
     clock.lap("cameras")
 
-    splats = scene.at()
-    render = stage.renderer(splats, cameras, background)
+    splats = [scene.at() for scene in scenes]
+    renders = [stage.renderer(own, cameras, background) for own in splats]
+    render = _side_by_side(renders)
     clock.lap("render")
 
-    outputs = _guide(recipe, stage, step, progress, render, cameras, background)
+    repeated = list(range(len(cameras))) * len(scenes)
+    outputs = _guide(recipe, stage, step, progress, render, cameras[repeated], background[repeated])
     losses = {name: weight * output.loss for name, (weight, output) in outputs.items()}
-    losses |= regularization(config.regularizers, splats, render, progress)
+    wishes = [
+        regularization(config.regularizers, own, its_render, progress)
+        for own, its_render in zip(splats, renders, strict=True)
+    ]
+    losses |= {name: torch.stack([wish[name] for wish in wishes]).mean() for name in wishes[0]}
     clock.lap("guidance")
 
     torch.stack(list(losses.values())).sum().backward()  # type: ignore[no-untyped-call]
     clock.lap("backward")
 
-    non_finite = _non_finite(scene)
+    non_finite = tuple(dict.fromkeys(name for scene in scenes for name in _non_finite(scene)))
     if not non_finite:
         factor = value_at(config.learning_rate, progress)
-        for group, own in zip(state.optimizer.param_groups, scene.parameter_groups(), strict=True):
-            group["lr"] = factor * own.learning_rate
-        state.optimizer.step()
+        for particle in state.particles:
+            groups = zip(particle.optimizer.param_groups, particle.scene.parameter_groups(), strict=True)
+            for group, own in groups:
+                group["lr"] = factor * own.learning_rate
+            particle.optimizer.step()
     clock.lap("optimizer")
 
-    count = len(scene)
-    if not non_finite:
-        _change_topology(recipe, stage, stage_step + 1, progress, state, render)
-    state.optimizer.zero_grad(set_to_none=True)
+    count = sum(map(len, scenes))
+    for number, (particle, its_render) in enumerate(zip(state.particles, renders, strict=True)):
+        if not non_finite:
+            _change_topology(recipe, stage, stage_step + 1, progress, step, number, particle, its_render)
+        particle.optimizer.zero_grad(set_to_none=True)
     state.learned = _learned(stage)
     state.step += 1
     clock.lap("topology")
@@ -180,8 +213,8 @@ def _step(recipe: Recipe, index: int, stage: BuiltStage, stage_step: int, state:
     is_logged = state.step % recipe.log_every == 0 or state.step == recipe.total_steps
     statistics = {
         "alpha_mean": float(render.alpha.detach().mean()),
-        "splats": float(len(state.scene)),
-        "images": float(len(cameras)),
+        "splats": float(sum(map(len, scenes))),
+        "images": float(len(repeated)),
         "denoiser_calls": float(sum(output.denoiser_calls for _, output in outputs.values())),
     }
     if is_logged:
@@ -200,7 +233,7 @@ def _step(recipe: Recipe, index: int, stage: BuiltStage, stage_step: int, state:
             alpha_mean=statistics["alpha_mean"],
             burnt=statistics.get("burnt"),
             count_before=count,
-            count_after=len(state.scene),
+            count_after=sum(map(len, scenes)),
         ),
     )
     clock.lap("statistics")
@@ -215,6 +248,14 @@ def _step(recipe: Recipe, index: int, stage: BuiltStage, stage_step: int, state:
     )
 
 
+def _side_by_side(renders: Sequence[RenderOutput]) -> RenderOutput:
+    """What guidance sees of several scenes: the views of the first, then those of the second ..."""
+    return RenderOutput(
+        rgb=torch.cat([render.rgb for render in renders]),
+        alpha=torch.cat([render.alpha for render in renders]),
+    )
+
+
 def _guide(
     recipe: Recipe,
     stage: BuiltStage,
@@ -224,7 +265,7 @@ def _guide(
     cameras: Cameras,
     background: Float[Tensor, "b 3"],
 ) -> Mapping[str, tuple[float, GuidanceOutput]]:
-    """Weight and output of each of the stage's guidance terms, by name."""
+    """Weight and output of each of the stage's guidance terms that count in this step, by name."""
     outputs: dict[str, tuple[float, GuidanceOutput]] = {}
     shares = [None if term.share is None else value_at(term.share, progress) for term in stage.terms]
     for index in hybrid.drawn(shares, generator(recipe.seed, "expert", step)):
@@ -241,18 +282,23 @@ def _change_topology(
     stage: BuiltStage,
     stage_step: int,
     progress: float,
-    state: LoopState,
+    step: int,
+    number: int,
+    particle: Particle,
     render: RenderOutput,
 ) -> None:
     topology, device = stage.topology, render.rgb.device
+
+    def draws(purpose: str) -> torch.Generator:
+        return generator(recipe.seed, f"{purpose} {number}" if number else purpose, step, device)
+
     if topology.watches and render.footprints is not None:
-        state.statistics = state.statistics.observed(render.footprints, render.rgb.shape[-1])
+        particle.statistics = particle.statistics.observed(render.footprints, render.rgb.shape[-1])
     rate = value_at(stage.config.learning_rate, progress) * stage.config.scene.means_rate
-    topology.explore(state.scene, rate, progress, generator(recipe.seed, "exploration", state.step, device))
-    rng = generator(recipe.seed, "topology", state.step, device)
-    edit = topology.edit(state.scene.tensors, state.statistics, stage_step, progress, rng)
+    topology.explore(particle.scene, rate, progress, draws("exploration"))
+    edit = topology.edit(particle.scene.tensors, particle.statistics, stage_step, progress, draws("topology"))
     if edit is not None:
-        state.statistics = apply(edit, state.scene, state.optimizer)
+        particle.statistics = apply(edit, particle.scene, particle.optimizer)
 
 
 def _non_finite(scene: Gaussians) -> tuple[str, ...]:

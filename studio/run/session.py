@@ -20,6 +20,7 @@ from dataclasses import asdict, fields, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from studio.errors import StudioError
@@ -35,7 +36,7 @@ from studio.renderers.splatting import SplatRenderer
 from studio.run import checkpoint
 from studio.run.build import BuiltStage, ChosenPrior, build_device, build_prior, build_stages
 from studio.run.events import EventLog
-from studio.run.metrics import Figure, final_metrics
+from studio.run.metrics import Figure, combined, final_metrics
 from studio.run.optimize import LoopState, initial_state, optimize
 from studio.run.views import four_sides
 from studio.types import RenderOutput, Splats, StepReport
@@ -124,10 +125,10 @@ class Run:
         """Which prior the run uses, and why."""
         return self._choice().reason
 
-    def splats(self) -> Splats:
-        """A copy of the scene as it is now, without gradients."""
+    def splats(self, particle: int = 0) -> Splats:
+        """A copy of the scene as it is now, without gradients; where there are several, of one of them."""
         with torch.no_grad():
-            splats = self._loaded().scene.at()
+            splats = self._loaded().particles[particle].scene.at()
         return Splats(
             **{field.name: getattr(splats, field.name).detach().clone() for field in fields(Splats)}
         )
@@ -137,16 +138,16 @@ class Run:
         config = self.recipe.stages[-1].renderer
         return SplatRenderer(config.backend, config.antialias)
 
-    def render_sides(self, size: int = 256) -> RenderOutput:
-        """The scene from the front, the right, the back and the left, over white."""
-        return four_sides(self.splats(), self.renderer(), size)
+    def render_sides(self, size: int = 256, particle: int = 0) -> RenderOutput:
+        """A scene from the front, the right, the back and the left, over white."""
+        return four_sides(self.splats(particle), self.renderer(), size)
 
     def latest_preview(self) -> Path | None:
         """The newest preview picture, if there is one yet."""
         return max((self.folder / "previews").glob("*.png"), default=None)
 
     def save_preview(self) -> Path:
-        """Draw the scene from four sides into ``previews/``.
+        """Draw the scene from four sides into ``previews/``; of several scenes, each in a row of its own.
 
         Raises:
             StudioError: the folder cannot be written to.
@@ -154,10 +155,13 @@ class Run:
         from PIL import Image
 
         stage = self.recipe.stages[self._loaded().stage]
-        pixels = to_pixels(self.render_sides(stage.resolution_at(1.0)).rgb)
+        size = stage.resolution_at(1.0)
+        rows = [
+            np.concatenate(to_pixels(self.render_sides(size, index).rgb), axis=1) for index in self._particles
+        ]
         path = self.folder / "previews" / f"{self.step:07d}.png"
         with replacing(path) as temporary:
-            Image.fromarray(pixels.transpose(1, 0, 2, 3).reshape(pixels.shape[1], -1, 3)).save(temporary)
+            Image.fromarray(np.concatenate(rows)).save(temporary)
         return path
 
     # ------------------------------------------------------------------------------------------- the loop
@@ -199,7 +203,12 @@ class Run:
             self._finish(seconds)
 
     def _finish(self, seconds: float) -> None:
-        metrics = final_metrics(self.splats(), self.renderer(), self.recipe, self.prior)
+        metrics = combined(
+            [
+                final_metrics(self.splats(index), self.renderer(), self.recipe, self.prior)
+                for index in self._particles
+            ]
+        )
         metrics |= {
             "seconds": round(seconds, 2),
             "steps_per_second": round(self.step / max(seconds, 1e-9), 2),
@@ -213,21 +222,31 @@ class Run:
         """Write the scene as it is now; the figures of its mesh join the finished run's metrics.
 
         Args:
-            paths: where to, the suffix says what; by default the recipe's formats in ``assets/``.
+            paths: where to, the suffix says what; by default the recipe's formats in ``assets/``. Of several
+                scenes, the second's files get ``-2`` after their names, and so on.
             progress: is told what begins.
 
         Raises:
             StudioError: unknown suffix, unwritable folder, or a scene with nothing to write.
         """
         paths = asset_paths(self.folder / "assets", self.recipe.export.formats) if paths is None else paths
-        report = export_files(self.splats(), self.renderer(), paths, self.recipe.export, progress)
-        if report.likeness is not None and self.is_finished:
-            likeness = {f"mesh_{name}": value for name, value in asdict(report.likeness).items()}
-            self._write_metrics(self.metrics() | likeness)
-        return report.paths
+        reports = [
+            export_files(
+                self.splats(index), self.renderer(), _numbered(paths, index), self.recipe.export, progress
+            )
+            for index in self._particles
+        ]
+        likenesses: list[dict[str, Figure]] = [
+            {f"mesh_{name}": value for name, value in asdict(report.likeness).items()}
+            for report in reports
+            if report.likeness is not None
+        ]
+        if likenesses and self.is_finished:
+            self._write_metrics(self.metrics() | combined(likenesses))
+        return tuple(path for report in reports for path in report.paths)
 
     def metrics(self) -> dict[str, Figure]:
-        """The figures of the finished scene; empty before that."""
+        """The figures of the finished scene; empty before that. Of several scenes, their means."""
         path = self.folder / "metrics.json"
         if not path.is_file():
             return {}
@@ -236,6 +255,10 @@ class Run:
 
     def _write_metrics(self, metrics: Mapping[str, Figure]) -> None:
         write_bytes(self.folder / "metrics.json", json.dumps(metrics, indent=2).encode())
+
+    @property
+    def _particles(self) -> range:
+        return range(self.recipe.particles)
 
     def _choice(self) -> ChosenPrior:
         if self._chosen is None:
@@ -329,6 +352,10 @@ def slug(prompt: str) -> str:
     """The prompt as a file name: lower-case ASCII words joined by hyphens, ``run`` if nothing is left."""
     plain = unicodedata.normalize("NFKD", prompt).encode("ascii", "ignore").decode().lower()
     return re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:LONGEST_NAME].strip("-") or "run"
+
+
+def _numbered(paths: Sequence[Path], particle: int) -> list[Path]:
+    return [path.with_stem(f"{path.stem}-{particle + 1}") if particle else path for path in paths]
 
 
 def _version() -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
@@ -161,15 +163,24 @@ def test_esd_is_guidance_of_the_critic() -> None:
     torch.testing.assert_close(method_of(esd(1 - scale)).combine(scores, state, 0.0), expected)
 
 
-class ViewsOfOneScene(FittedCritic):
-    """Told the camera it knows the one render; without, a Gaussian over the views."""
-
-    def predict_noise(self, x_t: Tensor, timesteps: Tensor, condition: Condition) -> Tensor:
-        if condition.cameras is None:
-            return super().predict_noise(x_t, timesteps, condition)
-        alpha, sigma = self.schedule.alpha_sigma(timesteps, x_t.dtype)
-        assert self.renders is not None
-        return (x_t - alpha * self.renders) / sigma
+def test_the_fitted_critic_knows_each_camera_apart() -> None:
+    """Three scenes from two cameras: the score of three point masses, by camera or over all six."""
+    critic, renders, x_t = FittedCritic(STABLE_DIFFUSION, "particles"), images(6), images(6, 1)
+    conditioning = told_cameras(conditioning_of(mixtures()), 2)
+    repeated = [0, 1] * 3
+    assert conditioning.plain is not None and conditioning.plain.cameras is not None
+    plain = replace(conditioning.plain, cameras=conditioning.plain.cameras[repeated])
+    critic.learn(renders, replace(conditioning, plain=plain), torch.Generator())
+    timesteps = torch.full((6,), 950.0)
+    alpha, sigma = STABLE_DIFFUSION.alpha_sigma(timesteps, torch.float64)
+    got = critic.predict_noise(x_t, timesteps, plain)
+    for camera in (0, 1):
+        alone = GaussianMixture.particles(renders[camera::2])
+        expected = alone.noise(x_t[camera::2], alpha[camera::2], sigma[camera::2])
+        torch.testing.assert_close(got[camera::2], expected)
+    together = critic.predict_noise(x_t, timesteps, replace(plain, cameras=None))
+    torch.testing.assert_close(together, GaussianMixture.particles(renders).noise(x_t, alpha, sigma))
+    assert (together - got).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize(
@@ -186,7 +197,7 @@ def test_esd_spreads_the_views(timestep: int, entropy: float, published: float) 
     conditioning, method = told_cameras(conditioning_of(prior), 32), method_of(esd(entropy))
     views = ensemble(32, 0.8, 0.45)
     silence = torch.zeros_like(views)
-    critic = ViewsOfOneScene(STABLE_DIFFUSION, "gaussian")
+    critic = FittedCritic(STABLE_DIFFUSION, "gaussian")  # Told the camera it knows the one render from there.
     rate = (alpha**2 * 0.25 + sigma**2) / (alpha * sigma)  # The prior's pull times this is the whole way.
     for _ in range(120):
         step = run_beside(critic, method, prior, conditioning, views, timestep, silence).gradient

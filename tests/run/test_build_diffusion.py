@@ -54,9 +54,9 @@ def test_each_familys_preset_runs_on_its_family(preset: str, tmp_path: Path) -> 
     small = ["prior.image_size=16"] if preset in ("sd3", "flux") else []
     recipe = recipe_for(preset, folder, *small)
     state = initial_state(recipe, CPU)
-    before = state.scene.tensors.means.detach().clone()
+    before = state.particles[0].scene.tensors.means.detach().clone()
     assert len(list(optimize(recipe, built(recipe), state))) == 2
-    assert not torch.equal(state.scene.tensors.means, before)
+    assert not torch.equal(state.particles[0].scene.tensors.means, before)
 
 
 def test_zero123_is_shown_the_picture_in_the_positive_branch_only(tmp_path: Path) -> None:

@@ -103,10 +103,12 @@ def test_each_stage_begins_with_its_own_rates_and_fresh_moments(models: Path) ->
     recipe = replace(recipe, stages=(recipe.stages[0], second))
     state = initial_state(recipe, CPU)
     for report in optimize(recipe, built(recipe), state):
-        step = state.optimizer.state[state.optimizer.param_groups[0]["params"][0]]["step"]
+        step = state.particles[0].optimizer.state[state.particles[0].optimizer.param_groups[0]["params"][0]][
+            "step"
+        ]
         assert int(step) == (report.step - 1) % 3 + 1
-    assert state.scene.tensors.sh_rest.shape[1] == 3
-    assert state.scene.parameter_groups()[0].learning_rate == 0.5
+    assert state.particles[0].scene.tensors.sh_rest.shape[1] == 3
+    assert state.particles[0].scene.parameter_groups()[0].learning_rate == 0.5
 
 
 def test_locate() -> None:
@@ -115,11 +117,30 @@ def test_locate() -> None:
     assert [locate(recipe, step) for step in range(6)] == [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2)]
 
 
+def test_particles_are_scenes_of_their_own(models: Path) -> None:
+    """Guidance sees all of them in one call; where it treats images alike, each fares as it would alone."""
+    recipe = tiny_recipe(models, "stages.0.steps=12", "stages.0.topology={ kind = 'none' }")
+    alone, beside = initial_state(recipe, CPU), initial_state(replace(recipe, particles=4), CPU)
+    together, single = Counting(0.3), Counting(0.3)
+    list(optimize(recipe, with_guidance(built(recipe), single), alone))
+    reports = list(optimize(replace(recipe, particles=4), with_guidance(built(recipe), together), beside))
+    assert together.batches == [8] * 12
+    assert single.first_draws == together.first_draws
+    assert reports[0].statistics["images"] == 8.0
+    first, second, *_ = (particle.scene.state() for particle in beside.particles)
+    expected = alone.particles[0].scene.state()
+    for name in ("means", "opacity_logits", "sh_dc"):  # Round splats feel no pull to turn but rounding's.
+        torch.testing.assert_close(first[name], expected[name], atol=1e-3, rtol=1e-3)
+    assert (first["means"] - second["means"]).abs().max() > 1e-2
+
+
 @pytest.mark.parametrize("topology", ["relocate", "densify"])
 @pytest.mark.parametrize("stop_at", [1, 13, 29])
 def test_n_steps_then_m_equal_all_at_once(models: Path, tmp_path: Path, topology: str, stop_at: int) -> None:
     """Bit for bit: scene, moments, statistics, counters; through the file, in a loop built anew."""
-    recipe = tiny_recipe(models, "stages.0.topology.every=7", f"stages.0.topology.kind={topology}")
+    recipe = tiny_recipe(
+        models, "stages.0.topology.every=7", f"stages.0.topology.kind={topology}", "particles=2"
+    )
     recipe = replace(recipe, stages=(recipe.stages[0], replace(recipe.stages[0], steps=4)))
     whole = initial_state(recipe, CPU)
     for _ in optimize(recipe, built(recipe), whole):
@@ -144,7 +165,7 @@ def test_another_seed_is_another_run(models: Path, tmp_path: Path) -> None:
         recipe = tiny_recipe(models, f"seed={seed}", "stages.0.steps=3")
         state = initial_state(recipe, CPU)
         list(optimize(recipe, built(recipe), state))
-        states.append(state.scene.state())
+        states.append(state.particles[0].scene.state())
     assert equal(states[0], states[1])
     assert not equal(states[0], states[2])
 
@@ -152,12 +173,12 @@ def test_another_seed_is_another_run(models: Path, tmp_path: Path) -> None:
 def test_a_gradient_that_is_not_finite_skips_the_step_and_is_told(models: Path) -> None:
     recipe = tiny_recipe(models)
     state = initial_state(recipe, CPU)
-    before = {name: tensor.clone() for name, tensor in state.scene.state().items()}
+    before = {name: tensor.clone() for name, tensor in state.particles[0].scene.state().items()}
     reports = optimize(recipe, with_guidance(built(recipe), Counting(float("nan"))), state)
     (warning,) = next(reports).warnings
     assert "opacity_logits" in warning
     assert "stages.0.guidance.0.method.gradient.clamp" in warning
-    assert equal(state.scene.state(), before)
+    assert equal(state.particles[0].scene.state(), before)
     assert next(reports).warnings == ()  # Told once.
 
 

@@ -30,8 +30,8 @@ def test_presets_take_two_steps(preset: str, models: Path) -> None:
     stages = build_stages(recipe, build_prior(recipe, cpu).prior)
     assert all(isinstance(term.guidance, Guidance) for stage in stages for term in stage.terms)
     state = initial_state(recipe, cpu)
-    before = state.scene.tensors.means.detach().clone()
+    before = state.particles[0].scene.tensors.means.detach().clone()
     reports = list(optimize(recipe, stages, state))
     assert len(reports) == 2
-    assert not torch.equal(state.scene.tensors.means, before)
-    assert all(tensor.isfinite().all() for tensor in state.scene.state().values())
+    assert not torch.equal(state.particles[0].scene.tensors.means, before)
+    assert all(tensor.isfinite().all() for tensor in state.particles[0].scene.state().values())

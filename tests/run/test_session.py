@@ -53,6 +53,22 @@ def test_a_finished_run_has_everything(models: Path, tmp_path: Path) -> None:
     assert list(run) == []
 
 
+def test_a_run_of_several_particles_shows_and_exports_each(models: Path, tmp_path: Path) -> None:
+    run = Run.create(tiny_recipe(models, "particles=2"), tmp_path)
+    list(run)
+    latest = run.latest_preview()
+    assert latest is not None
+    with Image.open(latest) as picture:
+        assert picture.size == (64, 32)
+    assert run.metrics()["nearest_model"] == "red.obj, red.obj"
+    assert isinstance(run.metrics()["psnr_db"], float)
+    paths = run.export([tmp_path / "cube.ply", tmp_path / "cube.png"])
+    assert [path.name for path in paths] == ["cube.ply", "cube.png", "cube-2.ply", "cube-2.png"]
+    assert (tmp_path / "cube.ply").read_bytes() != (tmp_path / "cube-2.ply").read_bytes()
+    again = Run.open(run.folder)
+    assert torch.equal(again.splats(1).means, run.splats(1).means)
+
+
 def test_stopping_saves_and_opening_goes_on_bit_for_bit(models: Path, tmp_path: Path) -> None:
     whole = Run.create(tiny_recipe(models), tmp_path)
     list(whole)

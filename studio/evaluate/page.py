@@ -134,7 +134,7 @@ def _digits(count: int, factor: float = 1.0) -> Callable[[float], str]:
 
 
 def _signed(value: float) -> str:
-    return f"{value:+.2f}"
+    return f"{round(value, 2) + 0.0:+.2f}"  # never -0.00
 
 
 def _verdict(value: int | float) -> str:
@@ -215,9 +215,10 @@ th[aria-sort=ascending] button::after { content: " ▲"; }
 th[aria-sort=descending] button::after { content: " ▼"; }
 td.words, th.words { text-align: left; }
 .plots { display: flex; flex-wrap: wrap; gap: .9rem; align-items: flex-start; }
-.plots figure { flex: 1 1 26rem; min-width: 0; max-width: 46rem; margin: 0; padding: .8rem; }
-.plots .wide { border: 0; margin: .3rem 0 0; } .plot { min-width: 30rem; }
-.grid { display: grid; gap: .7rem; grid-template-columns: repeat(auto-fill, minmax(min(12.5rem, 45%), 1fr)); }
+.plots figure { flex: 1 1 min(25rem, 100%); max-width: 44rem; margin: 0; padding: .8rem; }
+.plot { max-width: 36rem; margin: .4rem auto 0; }
+.grid { display: grid; align-items: start; gap: .7rem;
+  grid-template-columns: repeat(auto-fill, minmax(min(12.5rem, 45%), 1fr)); }
 .card { padding: .7rem; min-width: 0; }
 article:target { border-color: var(--curve); box-shadow: 0 0 0 1px var(--curve); }
 .card img { display: block; width: 100%; border-radius: 6px; background: #fff; margin: .4rem 0; }
@@ -233,7 +234,8 @@ circle { fill: var(--curve); fill-opacity: .75; }
 .level { stroke: var(--ink); stroke-dasharray: 5 4; } .median { stroke: var(--ink); stroke-width: 1.6; }
 .line { --own: hsl(var(--hue) 70% var(--lightness)); } .line polyline { stroke: var(--own); }
 .line circle, .line text { fill: var(--own); } .line:hover polyline { stroke-width: 4; }
-pre { overflow-x: auto; font-size: .78rem; margin: .4rem 0; } code { overflow-wrap: anywhere; }
+pre { overflow: auto; max-height: 16rem; font-size: .75rem; margin: .4rem 0; }
+code { overflow-wrap: anywhere; }
 summary { cursor: pointer; color: var(--soft); font-size: .84rem; }
 dl { display: grid; grid-template-columns: auto 1fr; gap: .1rem .8rem; font-size: .86rem; } dd { margin: 0; }
 """
@@ -331,7 +333,11 @@ def _group(number: int, group: Group, columns: Sequence[_Column], plots: str) ->
         for truth in shown
     )
     rest = f", the {TRUTHS} likeliest of {len(group.truths)} models" if len(group.truths) > TRUTHS else ""
-    cards = "".join(_card(f"g{number}c{place}", cell, ranges) for place, cell in enumerate(group.cells))
+    names = _named([(cell.method, cell.scale) for cell in group.cells])
+    cards = "".join(
+        _card(f"g{number}c{place}", name, cell, ranges)
+        for place, (name, cell) in enumerate(zip(names, group.cells, strict=True))
+    )
     return (
         f'<section id="g{number}"><h2>{_text(group.prompt)}, seed {group.seed}</h2>'
         + "".join(f'<p class="soft">{_text(note)}</p>' for note in group.notes)
@@ -342,23 +348,23 @@ def _group(number: int, group: Group, columns: Sequence[_Column], plots: str) ->
     )
 
 
-def _card(name: str, cell: Cell, ranges: Mapping[str, tuple[float, float]]) -> str:
-    method = _text(cell.method)
-    parts = [f'<h3>{method}</h3><p class="soft">{_text(cell.paper)}; guidance scale: {_text(cell.scale)}</p>']
+def _card(link: str, name: str, cell: Cell, ranges: Mapping[str, tuple[float, float]]) -> str:
+    parts = [f"<h3>{_text(name)}</h3>"]
+    parts.append(f'<p class="soft">{_text(cell.paper)}<br>guidance scale: {_text(cell.scale)}</p>')
     if cell.ending:
         parts.append(f'<p class="alarm">{_text(cell.ending)}</p>')
     if cell.turntable is not None:
-        parts.append(_image(cell.turntable, f"{cell.method}, turning", "turn"))
+        parts.append(_image(cell.turntable, f"{name}, turning", "turn"))
     if cell.sides is not None:
-        parts.append(_image(cell.sides, f"{cell.method}: front, right, back, left"))
+        parts.append(_image(cell.sides, f"{name}: front, right, back, left"))
     curves = [
         _curve(key, cell.curves[key], ranges[key], is_log) for key, is_log in _CURVES if key in cell.curves
     ]
     parts.append(
         f"<details><summary>curves, recipe</summary>{''.join(curves)}"
-        f"<p><code>{_text(cell.command)}</code></p><pre>{_text(cell.recipe)}</pre></details>"
+        f'<p><code>{_text(cell.command)}</code></p><pre tabindex="0">{_text(cell.recipe)}</pre></details>'
     )
-    return f'<article class="card" id="{name}" data-method="{method}">{"".join(parts)}</article>'
+    return f'<article class="card" id="{link}" data-method="{_text(cell.method)}">{"".join(parts)}</article>'
 
 
 # ---------------------------------------------------------------------------------------------- tables
@@ -407,8 +413,7 @@ def _plots(groups: Sequence[Group], summary: Sequence[Row]) -> str:
     cells = [cell for group in groups for cell in group.cells if not cell.ending]
     found = [_quality_plot(rows), _saturation_plot(rows, cells), _scale_plot(rows)]
     figures = "".join(
-        f'<figure class="card"><figcaption>{_text(says)}</figcaption>'
-        f'<div class="wide" tabindex="0" role="region" aria-label="plot">{drawn}</div></figure>'
+        f'<figure class="card"><figcaption>{_text(says)}</figcaption>{drawn}</figure>'
         for says, drawn in found
         if drawn
     )
@@ -424,7 +429,7 @@ def _quality_plot(rows: Sequence[Row]) -> tuple[str, str]:
         ),
         ("", ""),
     )
-    named = _named(rows)
+    named = _named([(row.name, row.scale) for row in rows])
     points = [
         Series(name, ((float(row.figures["denoiser_calls"]), float(row.figures[key])),))
         for name, row in zip(named, rows, strict=True)
@@ -440,9 +445,10 @@ def _quality_plot(rows: Sequence[Row]) -> tuple[str, str]:
 
 def _saturation_plot(rows: Sequence[Row], cells: Sequence[Cell]) -> tuple[str, str]:
     key, title, level = _saturation(rows)
+    named = _named([(row.name, row.scale) for row in rows])
     strips = [
         (name, values)
-        for name, row in zip(_named(rows), rows, strict=True)
+        for name, row in zip(named, rows, strict=True)
         if (
             values := [
                 float(cell.figures[key])
@@ -486,10 +492,10 @@ def _saturation(rows: Sequence[Row]) -> tuple[str, str, float | None]:
     return "saturation", "saturation", None
 
 
-def _named(rows: Sequence[Row]) -> list[str]:
-    """Methods, with the guidance scale where a method has several."""
-    names = [row.name for row in rows]
-    return [f"{row.name} @{row.scale}" if names.count(row.name) > 1 else row.name for row in rows]
+def _named(cells: Sequence[tuple[str, str]]) -> list[str]:
+    """Methods by name; with the guidance scale, the second of each pair, where a method has several."""
+    methods = [method for method, _ in cells]
+    return [f"{method} @{scale}" if methods.count(method) > 1 else method for method, scale in cells]
 
 
 def _curve(name: str, values: Curve, limits: tuple[float, float], is_log: bool) -> str:

@@ -12,11 +12,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-_WIDTH, _HEIGHT = 560.0, 400.0
+_WIDTH, _HEIGHT = 430.0, 330.0
 _LEFT, _TOP, _BOTTOM = 46.0, 12.0, 40.0
 _ROW = 16.0
 _LETTER, _LINE = 6.2, 12.0
 """Width of a letter and height of a line, about, in the page's 11 pixel type."""
+_LOG_STEPS = ((1.0, (1, 2, 3, 5, 7)), (2.0, (1, 2, 5)), (math.inf, (1,)))
+"""Ticks in a decade, for axes of less than so many decades."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ class Axis:
             return self.marks
         if self.is_log:
             decades = range(math.floor(self.low), math.ceil(self.high) + 1)
-            steps = (1, 2, 5) if self.high - self.low < 2 else (1,)
+            steps = next(few for wide, few in _LOG_STEPS if self.high - self.low < wide)
             found = [step * 10.0**decade for decade in decades for step in steps]
         else:
             rough = (self.high - self.low) / 7
@@ -83,7 +85,7 @@ def scatter(points: Sequence[Series], x: Axis, y: Axis) -> str:
             middle = (min(max(dots[0][0], label.left), label.right), (label.top + label.bottom) / 2)
             if math.dist(middle, dots[0]) > _LINE:
                 parts.append(_segment("leader", *dots[0], *middle))
-            parts.append(_words(label.left, label.bottom - 3, name))
+            parts.append(_words(label.left + 2, label.bottom - 3, name))
     return _svg(_HEIGHT, f"{y.title} against {x.title}", "".join(parts))
 
 
@@ -188,7 +190,7 @@ def _placers(x: Axis, y: Axis, right: float) -> tuple[_Placer, _Placer]:
 
 def _label_near(x: float, y: float, name: str, taken: Sequence[_Box]) -> _Box | None:
     """The free place for a name that is nearest to a dot: rings of growing radius are tried."""
-    width = _LETTER * len(name)
+    width = _LETTER * len(name) + 4
     for radius in range(10, 120, 10):
         for turn in range(16):
             angle = turn / 16 * 2 * math.pi

@@ -28,7 +28,7 @@ from studio.run.session import Run
 from tests.conftest import Said
 from tests.run.tiny import tiny_recipe
 
-VOID = {"meta", "img", "line", "polyline", "input"}
+VOID = {"meta", "img", "line", "polyline", "input", "br"}
 TIMES = {"seconds", "steps_per_second"}
 
 
@@ -218,6 +218,22 @@ def test_what_a_prior_cannot_serve_says_why(models: Path, tmp_path: Path) -> Non
     (cell,) = comparison.groups[0].cells
     assert cell.ending.startswith("Not run: ") and "no.ply" in cell.ending
     assert "no.ply" in " ".join(parsed(comparison.write_page()).text)
+
+
+def test_a_method_that_the_prior_cannot_serve_is_a_cell_beside_the_others(
+    models: Path, quick_recipe: Path, tmp_path: Path, studio_command: Callable[..., Said]
+) -> None:
+    """The exact prior sees no images: VPCSM is refused, CSM runs."""
+    said = studio_command(
+        "compare", "a red cube", "--preset", quick_recipe, "--prior", models, "--steps", "2",
+        "--methods", "vpcsm,csm", "--output", "out",
+    )  # fmt: skip
+    assert said.code == 0, said.err
+    text = " ".join(parsed(tmp_path / "out" / "index.html").text)
+    reason = "vpcsm compares the prompt with and without an image, and the prior is shown none"
+    assert f"Not run: {reason}; expected prior.image_prompt and prior.image, or use csm" in text
+    assert text.count("Not run:") == 1 and not (tmp_path / "out" / "vpcsm").exists()
+    assert (tmp_path / "out" / "csm").is_dir()
 
 
 def test_an_unknown_method_is_refused(models: Path, tmp_path: Path) -> None:

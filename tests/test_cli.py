@@ -152,6 +152,13 @@ def test_cite(studio_command: Command) -> None:
     assert said.out.count("{") == said.out.count("}")
 
 
+def test_cite_names_what_lets_experts_take_turns(studio_command: Command) -> None:
+    cited = studio_command("cite", "4d-fy").out
+    for arxiv in ("2308.16512", "2305.16213", "2311.17984"):
+        assert arxiv in cited
+    assert "2311.17984" not in studio_command("cite", "mvdream").out
+
+
 def test_doctor(studio_command: Command) -> None:
     said = studio_command("doctor", "--offline", "--output", "runs")
     assert said.code == 0

@@ -58,7 +58,7 @@ class SecondPrior:
         progress: float,
         rng: torch.Generator,
         state: State,
-    ) -> tuple[Float[Tensor, "b c h w"], int]:
+    ) -> tuple[Float[Tensor, "b c hx wx"], int]:
         """At the level of the first prior's ``MAIN``, under fresh noise."""
         assert conditioning.second is not None, "a method that asks a second prior is told its branches"
         schedule = self._prior.schedule

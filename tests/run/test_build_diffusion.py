@@ -10,10 +10,11 @@ from PIL import Image
 
 from studio.errors import StudioError
 from studio.recipes.config import Recipe
-from studio.recipes.load import load
+from studio.recipes.load import load, preset_names
 from studio.run.build import BuiltStage, build_prior, build_stages
 from studio.run.optimize import initial_state, optimize
 from tests.priors import models
+from tests.run.test_presets import asks_one_prior
 
 CPU = torch.device("cpu")
 
@@ -57,6 +58,45 @@ def test_each_familys_preset_runs_on_its_family(preset: str, tmp_path: Path) -> 
     before = state.particles[0].scene.tensors.means.detach().clone()
     assert len(list(optimize(recipe, built(recipe), state))) == 2
     assert not torch.equal(state.particles[0].scene.tensors.means, before)
+
+
+BESIDE = {"4d-fy": "stages.0.guidance.0.prior", "jointdreamer": "stages.0.guidance.0.views_prior"}
+"""Where a preset names MVDream beside Stable Diffusion."""
+
+
+@pytest.mark.parametrize("preset", BESIDE)
+def test_presets_of_two_models_take_steps(preset: str, tmp_path: Path) -> None:
+    first, second = models.save_sd(tmp_path / "model"), models.save_mvdream(tmp_path / "views")
+    lines = ["stages.0.steps=12", f"{BESIDE[preset]}.source='{second}'"]
+    recipe = recipe_for(preset, first, *lines)
+    state = initial_state(recipe, CPU)
+    reports = list(optimize(recipe, built(recipe), state))
+    assert len(reports) == 12 and not any(report.warnings for report in reports)
+    calls = [report.statistics["denoiser_calls"] / 4 for report in reports]
+    if preset == "jointdreamer":
+        assert calls == [2, 2, *10 * [4]]
+    else:  # A multi-view expert asks twice, VSD three times and trains once.
+        assert calls[:4] == 4 * [2] and set(calls[4:]) == {2, 4}
+        assert [set(report.losses) & {"mvdream", "vsd_1"} for report in reports] == [
+            {"mvdream"} if count == 2 else {"vsd_1"} for count in calls
+        ]
+
+
+def test_every_preset_of_two_models_is_tried() -> None:
+    assert set(BESIDE) == {preset for preset in preset_names() if not asks_one_prior(preset)}
+
+
+def test_jsd_wants_whole_sets_of_views_and_a_second_prior(tmp_path: Path) -> None:
+    first, second = models.save_sd(tmp_path / "model"), models.save_mvdream(tmp_path / "views")
+    beside = f"stages.0.guidance.0.views_prior.source='{second}'"
+    with pytest.raises(StudioError, match=r"sees 4 views of the asset at once"):
+        built(recipe_for("jointdreamer", first, beside, "stages.0.cameras={ kind = 'orbit' }"))
+    with pytest.raises(StudioError, match=r"^jsd asks a second prior.* names none"):
+        built(recipe_for("sd21", first, "stages.0.guidance.0.method={ kind = 'jsd' }"))
+    with pytest.raises(StudioError, match=r"^The views_prior of jsd sees one view at a time"):
+        built(recipe_for("jointdreamer", first, f"stages.0.guidance.0.views_prior.source='{first}'"))
+    with pytest.raises(StudioError, match=r"^sds asks one prior and its term names a views_prior too"):
+        built(recipe_for("jointdreamer", first, beside, "stages.0.guidance.0.method={ kind = 'sds' }"))
 
 
 def test_zero123_is_shown_the_picture_in_the_positive_branch_only(tmp_path: Path) -> None:

@@ -21,6 +21,13 @@
 extern "C" {
 #endif
 
+// Where an entry runs.
+typedef struct StudioLaunch {
+  int32_t threads;  // on the CPU
+  int32_t device;   // on CUDA, with the stream
+  void* stream;
+} StudioLaunch;
+
 STUDIO_API int32_t studio_abi_version(void);
 
 // Why the last entry called on this thread returned 1; valid until the next call on this thread.

@@ -28,8 +28,9 @@ def refuse_unservable(name: str, method: Method, prior: Prior) -> None:
     if not limits.supports_null and Branch.NULL in asked_branches(method, prior.schedule):
         raise StudioError(
             f"{name} compares the prompt with the unconditional branch, and a guidance-distilled model has "
-            "none: its guidance is inside. Use sds with cfg_scale = 1 (and prior.embedded_guidance), or a "
-            "model that is not distilled, such as Stable Diffusion 3."
+            "none: its guidance is inside (prior.embedded_guidance). Use sds with cfg_scale = 1, or ism with "
+            "cfg_scale = 1 and noise.cfg_scale = 1, or a model that is not distilled, such as Stable "
+            "Diffusion 3."
         )
     if limits.needs_camera and Branch.CRITIC_NULL in asked_branches(method, prior.schedule):
         raise StudioError(

@@ -2,9 +2,9 @@
 
     g = sigma/alpha (text_scale (text - null) + image_scale (text and image - text))
 
-The reference is ``Condition.image`` of the positive branch; without one the second difference vanishes. No
-code was released, so this is the usual way to guide by two conditions (InstructPix2Pix, arXiv:2211.09800),
-and the paper's calibration of the text is left out.
+The reference is ``Condition.image`` of the positive branch. Without one the second difference vanishes and
+this is CSM, so recipes that show none are refused. No code was released: this is the usual way to guide by
+two conditions (InstructPix2Pix, arXiv:2211.09800), and the paper's calibration of the text is left out.
 """
 
 from __future__ import annotations

@@ -41,6 +41,7 @@ from studio.recipes.config import (
     SmallPriorConfig,
     Stage,
 )
+from studio.recipes.guidance import VpcsmConfig
 from studio.recipes.ramps import Ramp
 from studio.renderers.splatting import SplatRenderer
 from studio.resources import assets_folder
@@ -169,6 +170,7 @@ def _build_term(
 ) -> BuiltTerm:
     config = term.prior or recipe.prior
     prior = priors[config]
+    _refuse_unshown_image(term, config, prior)
     prompts = ViewPrompts(
         prior,
         recipe.prompt,
@@ -332,6 +334,20 @@ def _with_image(
         return replace(branches, positive=replace(branches.positive, image=image), plain=plain)
 
     return conditioning
+
+
+def _refuse_unshown_image(term: GuidanceTerm, config: PriorConfig, prior: Prior) -> None:
+    """A method that compares the prompt with and without an image wants one to be seen."""
+    if not isinstance(term.method, VpcsmConfig):
+        return
+    shown = None
+    if isinstance(config, LatentPriorConfig) and (config.image_prompt or limits_of(prior).needs_image):
+        shown = config.image
+    if shown is None:
+        raise StudioError(
+            f"{term.method.kind} compares the prompt with and without an image, and the prior is shown none; "
+            "expected prior.image_prompt and prior.image, or use csm, which is the same without an image."
+        )
 
 
 def _with_face(

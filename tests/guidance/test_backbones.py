@@ -15,7 +15,7 @@ from studio.errors import StudioError
 from studio.guidance.methods import build_guidance, method_of
 from studio.guidance.refusals import asked_branches
 from studio.guidance.state import Branch
-from studio.recipes.guidance import GuidanceConfig, SdsConfig
+from studio.recipes.guidance import GuidanceConfig, InvertedNoise, IsmConfig, SdsConfig, TsmConfig
 from studio.schedule import NoiseSchedule
 from tests.guidance.matrix import METHODS, Outcome, load_family, two_steps
 from tests.priors.models import FAMILIES
@@ -97,6 +97,19 @@ def test_a_distilled_model_serves_sds_without_guidance_of_its_own(tmp_path: Path
     assert two_steps(SdsConfig(cfg_scale=1.0), flux).moved > 0.05
     with pytest.raises(StudioError, match=DISTILLED):
         build_guidance(SdsConfig(cfg_scale=1.5), flux)
+
+
+def test_a_distilled_model_serves_ism_along_its_own_ode(tmp_path: Path) -> None:
+    """With both scales 1 nothing but the prompt is asked: e_c(t) - e_c(s)."""
+    flux = load_family("flux", tmp_path)
+    along = InvertedNoise(cfg_scale=1.0)
+    config = IsmConfig(cfg_scale=1.0, noise=along)
+    assert asked_branches(method_of(config), flux.schedule) == {Branch.POSITIVE}
+    assert two_steps(config, flux).moved > 0.05
+    advice = DISTILLED + r".* or ism with cfg_scale = 1 and noise.cfg_scale = 1"
+    for other in (IsmConfig(cfg_scale=2.0, noise=along), IsmConfig(cfg_scale=1.0), TsmConfig(cfg_scale=1.0)):
+        with pytest.raises(StudioError, match=advice):
+            build_guidance(other, flux)
 
 
 def test_a_critic_leaves_the_teacher_as_it_is(tmp_path: Path) -> None:

@@ -583,7 +583,7 @@ def test_transformers_take_no_adapters(tmp_path: Path) -> None:
     folder = models.save_sd3(tmp_path / "model")
     with pytest.raises(StudioError, match="takes no ControlNet, no image prompt and no identity"):
         load_latent_prior(folder, options=Options(controls=("some/net",)))
-    with pytest.raises(StudioError, match="leave out .* and prior.identity"):
+    with pytest.raises(StudioError, match=r"leave out .* and prior.identity"):
         load_latent_prior(folder, options=Options(identity="face.safetensors"))
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 
 from studio.cameras import orbit
@@ -83,6 +84,21 @@ def test_an_identity_is_told_to_views_that_show_the_face(nobody: float | None, t
         assert prompt.tokens[:, -3:].unique(dim=1)[:, 0, 0].tolist() == [2.0, 2.0, blank, blank]
     assert told.null.prompt.tokens[:, -3:].unique().tolist() == [blank]
     recipe = load("sd15", "a head", [f"prior.source='{folder}'", *lines, *SMALL])
+    state = initial_state(recipe, CPU)
+    assert len(list(optimize(recipe, build_stages(recipe, build_prior(recipe, CPU).prior), state))) == 2
+
+
+def test_a_method_that_wants_an_image_is_refused_without_one(tmp_path: Path) -> None:
+    folder, adapter = models.save_sd(tmp_path / "model"), models.save_ip_adapter(tmp_path / "adapter")
+    picture = tmp_path / "picture.png"
+    Image.new("RGB", (16, 16), "red").save(picture)
+    vpcsm = "stages.0.guidance.0.method.kind='vpcsm'"
+    reads, shown = f"prior.image_prompt='{adapter}'", f"prior.image='{picture}'"
+    for lines in ([], [reads], [shown]):
+        with pytest.raises(StudioError, match=r"vpcsm compares .* or use csm") as error:
+            branches(folder, vpcsm, *lines)
+        assert "\n" not in str(error.value)
+    recipe = load("sd15", "a head", [f"prior.source='{folder}'", *SMALL, vpcsm, reads, shown])
     state = initial_state(recipe, CPU)
     assert len(list(optimize(recipe, build_stages(recipe, build_prior(recipe, CPU).prior), state))) == 2
 

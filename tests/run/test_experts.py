@@ -28,8 +28,9 @@ from studio.recipes.ramps import Piecewise, Ramp
 from studio.run.build import BuiltStage, build_prior, build_stages
 from studio.run.checkpoint import load, save
 from studio.run.optimize import _guide, initial_state, optimize
-from studio.types import RenderOutput, StepReport
+from studio.types import Conditioning, GuidanceOutput, RenderOutput, StepReport
 from tests.priors import models as tiny
+from tests.run.test_optimize import Counting, with_guidance
 from tests.run.tiny import equal, tiny_recipe
 
 CPU = torch.device("cpu")
@@ -103,6 +104,24 @@ def test_a_multi_view_prior_beside_sets_the_cameras_of_the_stage(models: Path, t
     recipe = replace(recipe, stages=(replace(recipe.stages[0], cameras=MultiViewConfig()),))
     (first, _) = optimize(recipe, built(recipe), initial_state(recipe, CPU))
     assert set(first.losses) >= {"sds", "mvdream_1"}
+
+
+def test_guidance_is_told_how_much_of_each_pixel_is_asset(models: Path) -> None:
+    recipe = tiny_recipe(models, "stages.0.steps=1")
+    told: list[torch.Tensor | None] = []
+
+    class Listening(Counting):
+        def __call__(
+            self, rgb: torch.Tensor, conditioning: Conditioning, progress: float, rng: torch.Generator
+        ) -> GuidanceOutput:
+            told.append(conditioning.alpha)
+            return super().__call__(rgb, conditioning, progress, rng)
+
+    stages = with_guidance(built(recipe), Listening(0.0))
+    (report,) = optimize(recipe, stages, initial_state(recipe, CPU))
+    (alpha,) = told
+    assert alpha is not None and alpha.shape == (2, 1, 16, 16) and not alpha.requires_grad
+    assert float(alpha.mean()) == report.statistics["alpha_mean"] > 0
 
 
 # -------------------------------------------------------------------------------------- terms that take turns

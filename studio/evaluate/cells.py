@@ -52,9 +52,11 @@ def cell_of(run: Run, truths: Sequence[Truth], judge: Judge | None, cells: int, 
     if models:
         own = statistics.fmean(float(known[model]["saturation"]) for model in models)
         figures["oversaturation"] = float(figures["saturation"]) - own
+    figures |= _coverage(models, truths)
     if judge is not None and not ending:
-        size = recipe.stages[-1].resolution_at(1.0)
-        figures |= judge.figures(drawn(run.splats(), run.renderer(), held_out_cameras(size)).rgb)
+        cameras = held_out_cameras(recipe.stages[-1].resolution_at(1.0))
+        scenes = [run.splats(particle) for particle in range(recipe.particles)]
+        figures |= judge.figures(torch.cat([drawn(scene, run.renderer(), cameras).rgb for scene in scenes]))
     method = recipe.stages[0].guidance[0].method
     return Cell(
         method=method.kind,
@@ -162,23 +164,22 @@ def _modes(groups: Sequence[Group], method: str, scale: str) -> dict[str, Figure
     coverages = []
     for prompt in dict.fromkeys(group.prompt for group in groups):
         own = [group for group in groups if group.prompt == prompt]
-        known = [truth.model for truth in own[0].truths]
-        became = [
-            known.index(model)
-            for group in own
-            for cell in group.cells
-            if (cell.method, cell.scale) == (method, scale) and not cell.ending
-            for model in cell.models
+        cells = [
+            cell for group in own for cell in group.cells if (cell.method, cell.scale) == (method, scale)
         ]
-        if len(known) > 1 and len(became) > 1:
-            weights = torch.tensor([truth.weight for truth in own[0].truths])
-            coverages.append(mode_coverage(became, weights))
-    if not coverages:
+        became = [model for cell in cells if not cell.ending for model in cell.models]
+        coverages.append(_coverage(became, own[0].truths))
+    return _means(coverages)
+
+
+def _coverage(became: Sequence[str], truths: Sequence[Truth]) -> dict[str, Figure]:
+    """How results spread over the models of a prompt, if there are several of each."""
+    if len(became) < 2 or len(truths) < 2:
         return {}
-    return {
-        "modes_found": statistics.fmean(coverage.found for coverage in coverages),
-        "modes_distance": statistics.fmean(coverage.distance for coverage in coverages),
-    }
+    known = [truth.model for truth in truths]
+    weights = torch.tensor([truth.weight for truth in truths])
+    coverage = mode_coverage([known.index(model) for model in became], weights)
+    return {"modes_found": coverage.found, "modes_distance": coverage.distance}
 
 
 def _paper(method: GuidanceConfig) -> str:

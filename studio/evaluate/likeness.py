@@ -10,6 +10,7 @@ Nothing is downloaded here: the network is a folder or lies in the hub's cache.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,7 +102,9 @@ def clip_at_hand(source: str | None, device: torch.device | str = "cpu") -> Clip
     if source is None:
         for name in USUAL_NETS:
             if (found := cached(name)) is not None and missing_file(found) is None:
-                return Clip(found, name.split("/")[1], device)
+                # Others keep parts of these networks there, or pickled weights: that is no reason to stop.
+                with contextlib.suppress(StudioError):
+                    return Clip(found, name.split("/")[1], device)
         return None
     folder = Path(source).expanduser()
     if folder.is_dir():

@@ -204,6 +204,16 @@ def test_means_and_modes_by_counting() -> None:
     )
 
 
+def test_a_run_of_several_scenes_has_several_results(models: Path, tmp_path: Path) -> None:
+    base = replace(tiny_recipe(models, "stages.0.steps=2", "particles=3"), prompt="a cube")
+    comparison = Comparison([base], ["sds"], tmp_path)
+    list(comparison)
+    (cell,) = comparison.groups[0].cells
+    assert ", ".join(cell.models) == cell.figures["nearest_model"] and len(cell.models) == 3
+    assert cell.figures["modes_found"] == len(set(cell.models)) / 2
+    assert "modes" in parsed(comparison.write_page()).text
+
+
 def test_large_pages_have_shorter_turntables() -> None:
     assert [frames_for(cells) for cells in (1, 100, 200, 300, 5000)] == [24, 24, 12, 8, 6]
 

@@ -112,9 +112,13 @@ def test_a_network_in_the_cache_is_taken_unasked(
     for source in (None, USUAL_NETS[1]):
         found = clip_at_hand(source)
         assert found is not None and found.name == "clip-vit-base-patch32"
-    # Half a download is none.
+    # Half a download is none, pickled weights are not read.
     (home / "snapshots" / "abc" / "model.safetensors").unlink()
     assert clip_at_hand(None) is None
+    (home / "snapshots" / "abc" / "pytorch_model.bin").write_bytes(b"")
+    assert clip_at_hand(None) is None
+    with pytest.raises(StudioError, match="cannot be read as a CLIP network"):
+        clip_at_hand(USUAL_NETS[1])
 
 
 def test_what_is_no_clip_network_is_refused(

@@ -6,8 +6,8 @@ The image is inverted with the unconditional branch to level s and from there mo
 score is the target: the guided one, where there is guidance on the way (``noise.cfg_scale``). With both
 scales 1 the prompt alone is asked, and guidance-distilled models can answer. ``sigma/alpha`` times the
 difference is that of the images that the two levels imply. The released code inverts from a slightly noisy
-image (``noise.start_noise``), shows depth in a fifth of the steps and mirrors half of the images; none of this
-is done here.
+image (``noise.start_noise``), shows depth in a fifth of the steps and mirrors half of the images; none of
+this is done here.
 """
 
 from __future__ import annotations

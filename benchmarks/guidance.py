@@ -15,12 +15,14 @@ which a busy machine disturbs less. ::
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import platform
 import time
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -94,7 +96,8 @@ class Cost:
         step, denoiser: seconds.
         images: that the hooks saw in a step, one number a step.
         stated: what the guidance's own output says, one number a step.
-        peak_bytes: of the GPU above what was held before the step; None on a CPU.
+        peak_bytes: of the GPU, or of the process on Linux, above what was held before the guidance was built;
+            None elsewhere.
     """
 
     step: float
@@ -129,18 +132,15 @@ def measured(
     """
     if descends_through_prior(method):
         prior = replace(prior, differentiable=True)
+    held = begin_peak(device)
     guidance = build_guidance(method, prior)
     conditioning = conditioning_of(method, prior, batch, device)
     size = prior.codec.image_size if isinstance(prior.codec, Autoencoder) else 64
     rgb = torch.rand(batch, 3, size, size, generator=generator(0, "renders")).to(device)
     meter = Meter(prior.denoiser, device)
     times, images, stated = [], [], []
-    peak = None
     for step in range(steps + 1):
         progress = (step - 1) / steps if step > 0 else 0.0
-        if device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(device)
-            held = torch.cuda.memory_allocated(device)
         rng = generator(0, "guidance", step, device)
         renders = rgb.clone().requires_grad_()
         with meter.counting() as reading:
@@ -152,10 +152,32 @@ def measured(
         times.append((whole, reading.seconds))
         images.append(reading.images)
         stated.append(output.denoiser_calls)
-        if device.type == "cuda":
-            peak = max(peak or 0, torch.cuda.max_memory_allocated(device) - held)
+    peak = None if held is None else peak_memory(device) - held
     whole, inside = (sum(column) / steps for column in zip(*times, strict=True))
     return Cost(whole, inside, tuple(images), tuple(stated), peak)
+
+
+def begin_peak(device: torch.device) -> int | None:
+    """Forget the peak so far; bytes that are held now, None where there is no way to know."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return torch.cuda.memory_allocated(device)
+    try:
+        ctypes.CDLL(None).malloc_trim(0)  # What the method before has freed does not count as held.
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # See proc(5).
+    except (OSError, AttributeError):
+        return None
+    return _of_process("VmRSS")
+
+
+def peak_memory(device: torch.device) -> int:
+    """The most bytes held since ``begin_peak``."""
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else _of_process("VmHWM")
+
+
+def _of_process(field: str) -> int:
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return next(1024 * int(line.split()[1]) for line in lines if line.startswith(f"{field}:"))
 
 
 def conditioning_of(

@@ -208,7 +208,8 @@ th, td { padding: .22rem .5rem; text-align: right; white-space: nowrap; border-t
 thead th { border-top: 0; color: var(--soft); font-weight: 600; white-space: normal; vertical-align: bottom;
   line-height: 1.25; }
 th:first-child { text-align: left; position: sticky; left: 0; background: var(--card);
-  border-right: 1px solid var(--line); }
+  box-shadow: 1px 0 var(--line); }
+tbody th { white-space: normal; overflow-wrap: anywhere; min-width: 5.5rem; max-width: 40vw; }
 .truth th, .truth td { background: color-mix(in srgb, var(--curve) 9%, var(--card)); }
 th button { all: unset; cursor: pointer; } th button:focus-visible { outline: 2px solid var(--curve); }
 th[aria-sort=ascending] button::after { content: " ▲"; }
@@ -461,10 +462,10 @@ def _saturation_plot(rows: Sequence[Row], cells: Sequence[Cell]) -> tuple[str, s
         return "", ""
     level_too = [] if level is None else [level]
     axis = Axis.around(title, [value for _, values in strips for value in values] + level_too)
-    says = "Saturation of each run, the bar at the median"
-    return f"{says}{'' if level is None else '; at the dashed line it is the truth’s'}.", strip(
-        strips, axis, level
-    )
+    says = "Saturation of each run"
+    says += ", the bar at the median" * any(len(values) > 1 for _, values in strips)
+    says += "" if level is None else "; at the dashed line it is the truth's"
+    return f"{says}.", strip(strips, axis, level)
 
 
 def _scale_plot(rows: Sequence[Row]) -> tuple[str, str]:

@@ -6,9 +6,9 @@ z is the image or the prompt's tokens. H is never made: what it does to a vector
 gradient along it, and orthogonal iteration finds its eigenvectors of largest absolute eigenvalue.
 
 After the Hessian score distillation sampling of Z. Shuai, C. Wu, Z. Tang, B. Song, L. Shen, "Latent Space
-Disentanglement in Diffusion Transformers Enables Precise Zero-shot Semantic Editing", arXiv:2411.08196 (before,
-2408.13335), which looks for directions in the joint latent space of pictures and words. Its equations were
-not checked: the unweighted loss, and its eigenvectors as directions, are this studio's reading.
+Disentanglement in Diffusion Transformers Enables Precise Zero-shot Semantic Editing", arXiv:2411.08196
+(before, 2408.13335), which looks for directions in the joint latent space of pictures and words. Its
+equations were not checked: the unweighted loss, and its eigenvectors as directions, are this studio's reading.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -104,7 +104,7 @@ class StableDiffusionXl:
 
     image_size: int
     adapters: Adapters = Adapters()  # noqa: RUF009
-    uses_camera: bool = False
+    uses_camera: ClassVar[bool] = False
 
     @property
     def limits(self) -> Limits:
@@ -140,7 +140,7 @@ class MultiView:
     """
 
     views: int = 4
-    uses_camera: bool = True
+    uses_camera: ClassVar[bool] = True
 
     @property
     def limits(self) -> Limits:
@@ -204,7 +204,7 @@ class Zero123:
     projection: nn.Linear
     elevation_deg: float = 0.0
     distance: float = 2.0
-    uses_camera: bool = True
+    uses_camera: ClassVar[bool] = True
 
     @property
     def limits(self) -> Limits:
@@ -242,7 +242,7 @@ class PixArt:
     in a second half of the channels.
     """
 
-    uses_camera: bool = False
+    uses_camera: ClassVar[bool] = False
 
     @property
     def limits(self) -> Limits:
@@ -281,7 +281,7 @@ class PixArt:
 class StableDiffusion3:
     """Stable Diffusion 3 and 3.5 (Esser et al. 2024, arXiv:2403.03206): a rectified flow, told 1000 sigma."""
 
-    uses_camera: bool = False
+    uses_camera: ClassVar[bool] = False
 
     @property
     def limits(self) -> Limits:
@@ -321,7 +321,7 @@ class Flux:
 
     guidance_scale: float | None = None
     distilled: bool = True
-    uses_camera: bool = False
+    uses_camera: ClassVar[bool] = False
 
     @property
     def limits(self) -> Limits:

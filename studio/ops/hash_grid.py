@@ -69,14 +69,13 @@ class HashGrid:
             resolution = math.floor(self.base_resolution * math.exp(level * growth) * (1 + 1e-12))
             dense = (resolution + 1) ** 3 <= table_size
             grids.append(HashLevel(first, resolution, 0 if dense else table_size - 1))
-            first += (resolution + 1) ** 3 if dense else table_size
+            first = grids[-1].end
         return tuple(grids)
 
     @property
     def entries(self) -> int:
         """Rows of the table."""
-        last = self.grids[-1]
-        return last.first + (last.mask + 1 if last.mask else (last.resolution + 1) ** 3)
+        return self.grids[-1].end
 
     @property
     def width(self) -> int:
@@ -174,13 +173,10 @@ def _encode_like(positions: Tensor, directions: Tensor | None, table: Tensor, le
 @torch.library.custom_op(
     "studio::hash_grid_scatter",
     mutates_args=(),
-    schema="(Tensor positions, Tensor? directions, Tensor v_features, int[] levels, SymInt entries) "
-    "-> Tensor",
+    schema="(Tensor positions, Tensor? directions, Tensor v_features, int[] levels) -> Tensor",
 )
-def _scatter(
-    positions: Tensor, directions: Tensor | None, v_features: Tensor, levels: list[int], entries: int
-) -> Tensor:
-    result = _scatter_like(positions, directions, v_features, levels, entries)
+def _scatter(positions: Tensor, directions: Tensor | None, v_features: Tensor, levels: list[int]) -> Tensor:
+    result = _scatter_like(positions, directions, v_features, levels)
     return _call(
         "studio_hash_grid_scatter", positions, directions, None, v_features, levels, result, *result.shape
     )
@@ -188,9 +184,9 @@ def _scatter(
 
 @_scatter.register_fake
 def _scatter_like(
-    positions: Tensor, directions: Tensor | None, v_features: Tensor, levels: list[int], entries: int
+    positions: Tensor, directions: Tensor | None, v_features: Tensor, levels: list[int]
 ) -> Tensor:
-    return positions.new_empty(entries, v_features.shape[1] // (len(levels) // 3))
+    return positions.new_empty(HashLevel(*levels[-3:]).end, v_features.shape[1] // (len(levels) // 3))
 
 
 @torch.library.custom_op(
@@ -219,7 +215,7 @@ def _first_order(directions: Tensor | None) -> None:
         raise StudioError("The native hash grid has no third derivatives; use backend='torch' for them")
 
 
-def _save_encode(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     *tensors, ctx.levels = inputs
     ctx.save_for_backward(*tensors)
 
@@ -229,24 +225,18 @@ def _encode_backward(ctx: Any, v: Tensor) -> tuple[Tensor | None, ...]:
     _first_order(directions)
     to_positions, _, to_table, _ = ctx.needs_input_grad
     v_positions = _slopes(positions, None, v, table, ctx.levels) if to_positions else None
-    v_table = _scatter(positions, None, v, ctx.levels, table.shape[0]) if to_table else None
+    v_table = _scatter(positions, None, v, ctx.levels) if to_table else None
     return v_positions, None, v_table, None
-
-
-def _save_scatter(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    *tensors, ctx.levels, _ = inputs
-    ctx.save_for_backward(*tensors)
 
 
 def _scatter_backward(ctx: Any, v: Tensor) -> tuple[Tensor | None, ...]:
     positions, directions, v_features = ctx.saved_tensors
     _first_order(directions)
-    to_positions, _, to_features, _, _ = ctx.needs_input_grad
+    to_positions, _, to_features, _ = ctx.needs_input_grad
     return (
         _slopes(positions, None, v_features, v, ctx.levels) if to_positions else None,
         None,
         _finite(_encode(positions, None, v, ctx.levels), positions) if to_features else None,
-        None,
         None,
     )
 
@@ -259,7 +249,7 @@ def _slopes_backward(ctx: Any, v: Tensor) -> tuple[Tensor | None, ...]:
         _slopes(positions, v, v_features, table, ctx.levels) if to_positions else None,
         None,
         _encode(positions, v, table, ctx.levels) if to_features else None,
-        _scatter(positions, v, v_features, ctx.levels, table.shape[0]) if to_table else None,
+        _scatter(positions, v, v_features, ctx.levels) if to_table else None,
         None,
     )
 
@@ -269,6 +259,6 @@ def _finite(features: Tensor, positions: Tensor) -> Tensor:
     return features.where(~positions.isnan().any(-1, keepdim=True), features.new_zeros(()))
 
 
-_encode.register_autograd(_encode_backward, setup_context=_save_encode)
-_scatter.register_autograd(_scatter_backward, setup_context=_save_scatter)
-_slopes.register_autograd(_slopes_backward, setup_context=_save_encode)
+_encode.register_autograd(_encode_backward, setup_context=_save)
+_scatter.register_autograd(_scatter_backward, setup_context=_save)
+_slopes.register_autograd(_slopes_backward, setup_context=_save)

@@ -20,10 +20,15 @@ class HashLevel(NamedTuple):
     resolution: int
     mask: int  # number of entries - 1 where corners are hashed; 0: one entry for each corner, x fastest
 
+    @property
+    def end(self) -> int:
+        """The entry behind its last."""
+        return self.first + (self.mask + 1 if self.mask else (self.resolution + 1) ** 3)
+
 
 def hash_grid_reference(
     positions: Float[Tensor, "n 3"], table: Float[Tensor, "e f"], levels: Sequence[HashLevel]
-) -> Float[Tensor, "n l*f"]:
+) -> Float[Tensor, "n _"]:
     """See ``hash_grid``."""
     valid = ~positions.isnan().any(-1, keepdim=True)
     inside = positions.where(valid, torch.zeros_like(positions)).clamp(0, 1)

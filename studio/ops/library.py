@@ -43,8 +43,11 @@ class Library:
         Raises:
             StudioError: the kernel refused; with its reason.
         """
+        function = getattr(self.handle, entry, None)
+        if function is None:
+            raise StudioError(f"{self.path} lacks {entry}; build the kernels anew: make kernels")
         size = ctypes.c_int64(ctypes.sizeof(arguments))
-        if getattr(self.handle, entry)(ctypes.byref(arguments), size):
+        if function(ctypes.byref(arguments), size):
             raise StudioError(f"{entry}: {self.handle.studio_last_error().decode()}")
 
 

@@ -20,10 +20,10 @@ def march_reference(
     max_samples: int,
 ) -> tuple[Int[Tensor, "r"], Int[Tensor, "s"], Float[Tensor, "s"]]:
     """Counts, ray indices and t of ``march``."""
-    parts = [
-        _march(*rays, occupied, step, near, max_samples)
-        for rays in zip(*(x.split(_RAYS_AT_ONCE) for x in (origins, directions, jitter)), strict=True)
-    ]
+    parts = []
+    for first in range(0, max(len(origins), 1), _RAYS_AT_ONCE):
+        rays = slice(first, first + _RAYS_AT_ONCE)
+        parts.append(_march(origins[rays], directions[rays], jitter[rays], occupied, step, near, max_samples))
     counts = torch.cat([count for count, _ in parts])
     ray_indices = torch.arange(len(counts), device=counts.device).repeat_interleave(counts)
     return counts, ray_indices, torch.cat([t for _, t in parts])

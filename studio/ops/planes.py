@@ -72,7 +72,8 @@ class PlaneGrid:
 
     def views(self, planes: Float[Tensor, "texels c"]) -> list[list[Float[Tensor, "_ _ c"]]]:
         """The planes of each scale, as pictures that share their memory with the parameter."""
-        views, first = [], 0
+        views: list[list[Tensor]] = []
+        first = 0
         for scale in self.shapes:
             views.append([])
             for rows, columns in scale:
@@ -161,7 +162,7 @@ def _call(
     schema="(Tensor positions, Tensor planes, int[] sides) -> Tensor",
 )
 def _sample(positions: Tensor, planes: Tensor, sides: list[int]) -> Tensor:
-    features = _sample_like(positions, planes, sides)
+    features: Tensor = _sample_like(positions, planes, sides)
     _call("studio_planes_sample", positions, planes, sides, None, features, None, None)
     return features
 

@@ -8,7 +8,7 @@ gradient along it, and orthogonal iteration finds its eigenvectors of largest ab
 After the Hessian score distillation sampling of Z. Shuai, C. Wu, Z. Tang, B. Song, L. Shen, "Latent Space
 Disentanglement in Diffusion Transformers Enables Precise Zero-shot Semantic Editing", arXiv:2411.08196
 (before, 2408.13335), which looks for directions in the joint latent space of pictures and words. Its
-equations were not checked: the unweighted loss, and its eigenvectors as directions, are this studio's reading.
+equations were not checked: the unweighted loss and its eigenvectors as directions are this studio's reading.
 """
 
 from __future__ import annotations

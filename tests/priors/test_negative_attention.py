@@ -156,6 +156,25 @@ def test_what_has_no_cross_attention_is_refused(name: str, why: str, tmp_path: P
     assert "\n" not in str(error.value)
 
 
+def test_attention_to_words_and_picture_at_once_is_refused(tmp_path: Path) -> None:
+    """As the published DeepFloyd IF has it: the text's keys stand beside the picture's."""
+    folder = models.save_if(tmp_path / "model")
+    models.make_unet(
+        sample_size=16,
+        in_channels=3,
+        out_channels=6,
+        down_block_types=("DownBlock2D", "SimpleCrossAttnDownBlock2D"),
+        mid_block_type="UNetMidBlock2DSimpleCrossAttn",
+        up_block_types=("SimpleCrossAttnUpBlock2D", "UpBlock2D"),
+        encoder_hid_dim=models.T5,
+        addition_embed_type="text",
+        addition_embed_type_num_heads=2,
+    ).save_pretrained(folder / "unet")
+    assert asked(load_latent_prior(folder), PROMPTS).isfinite().all()
+    with pytest.raises(StudioError, match="pictures and words attend to each other together"):
+        steered("if", folder, 0.5)
+
+
 def test_an_image_prompt_besides_is_refused(tmp_path: Path) -> None:
     folder, adapter = models.save_sd(tmp_path / "model"), models.save_ip_adapter(tmp_path / "adapter")
     options = Options(negative_attention="horse", image_prompt=str(adapter))

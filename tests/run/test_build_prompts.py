@@ -88,6 +88,20 @@ def test_an_identity_is_told_to_views_that_show_the_face(nobody: float | None, t
     assert len(list(optimize(recipe, build_stages(recipe, build_prior(recipe, CPU).prior), state))) == 2
 
 
+def test_a_recipe_looks_away_from_a_prompt(tmp_path: Path) -> None:
+    """With a critic, which is a copy of the network and looks away too at first."""
+    folder = models.save_sd(tmp_path / "model")
+    lines = [f"prior.source='{folder}'", "stages.0.guidance.0.method.kind='vsd'", *SMALL]
+    moved = []
+    for scale in (0.0, 0.5):
+        keys = ["prior.negative_attention='horse'", f"prior.negative_attention_scale={scale}"]
+        recipe = load("sd15", "a head", [*lines, *keys])
+        state = initial_state(recipe, CPU)
+        assert len(list(optimize(recipe, build_stages(recipe, build_prior(recipe, CPU).prior), state))) == 2
+        moved.append(state.particles[0].scene.tensors.means.detach())
+    assert not torch.equal(*moved)
+
+
 def test_a_method_that_wants_an_image_is_refused_without_one(tmp_path: Path) -> None:
     folder, adapter = models.save_sd(tmp_path / "model"), models.save_ip_adapter(tmp_path / "adapter")
     picture = tmp_path / "picture.png"

@@ -10,6 +10,7 @@ import platform
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, fields, replace
+from enum import Enum
 from pathlib import Path
 from typing import Any, get_args
 
@@ -21,7 +22,7 @@ from studio.evaluate.cells import cell_of, refused, summary, truths_of
 from studio.evaluate.likeness import Clip, Judge, pool_of
 from studio.evaluate.page import Cell, ClipNames, Group, page
 from studio.export.files import check_writable, write_bytes
-from studio.interfaces import TunablePrior
+from studio.interfaces import Prior, TunablePrior
 from studio.priors.library import LibraryPrior
 from studio.recipes.config import Recipe, SmallPriorConfig
 from studio.recipes.guidance import GuidanceConfig, InvertedNoise, SdiConfig, TrainedCriticConfig
@@ -31,7 +32,19 @@ from studio.run.session import Run
 from studio.types import StepReport
 
 CRITIC_RATE, CRITIC_UPDATES = 1e-3, 2
-"""Of a critic that is trained from nothing; the methods' own rates are for networks that are tuned."""
+"""Of critics beside the studio's own priors: the methods' rates are for tens of thousands of steps."""
+
+
+class CriticTraining(Enum):
+    """How a critic of a comparison learns."""
+
+    AS_PUBLISHED = "as published"
+    BRIEFLY = "briefly"
+    """A small network is tuned within hundreds of steps: at a higher rate."""
+    FROM_NOTHING = "from nothing"
+    """So is a new one: also in more updates, and on the noise rather than on v, whose error grows without
+    bound towards pure noise."""
+
 
 _METHODS: Mapping[str, type[GuidanceConfig]] = {
     str(next(field.default for field in fields(config) if field.name == "kind")): config
@@ -57,25 +70,24 @@ def method_of_kind(kind: str) -> GuidanceConfig:
     return config
 
 
-def adapted(method: GuidanceConfig, cfg_scale: float | None, trains_from_nothing: bool) -> GuidanceConfig:
+def adapted(method: GuidanceConfig, cfg_scale: float | None, training: CriticTraining) -> GuidanceConfig:
     """A method's defaults, put to a prior's needs.
 
     Args:
         cfg_scale: takes the place of the method's own where it may (LODS wants more than 1), and its negative
             in SDI's inversion, as in the paper.
-        trains_from_nothing: critics are small new networks: they learn at a higher rate, and on the noise
-            rather than on v, whose error grows without bound towards pure noise.
+        training: of its critic, where it has one.
     """
     changes: dict[str, Any] = {}
     for name in ("critic", "degradation"):
         critic = getattr(method, name, None)
-        if trains_from_nothing and isinstance(critic, TrainedCriticConfig):
-            changes[name] = replace(
-                critic,
-                learning_rate=CRITIC_RATE,
-                updates=max(CRITIC_UPDATES, critic.updates),
-                target="epsilon" if critic.target == "v" else critic.target,
-            )
+        if training is CriticTraining.AS_PUBLISHED or not isinstance(critic, TrainedCriticConfig):
+            continue
+        critic = replace(critic, learning_rate=CRITIC_RATE)
+        if training is CriticTraining.FROM_NOTHING:
+            target = "epsilon" if critic.target == "v" else critic.target
+            critic = replace(critic, updates=max(CRITIC_UPDATES, critic.updates), target=target)
+        changes[name] = critic
     method = replace(method, **changes)
     if cfg_scale is None or not hasattr(method, "cfg_scale"):
         return method
@@ -224,19 +236,22 @@ class Comparison:
     def _recipes(self, base: Recipe, chosen: ChosenPrior) -> list[Recipe]:
         """The base with every method at every guidance scale that it can take, each step of it logged."""
         scales = self._cfg_scales or (self._own_scale(base, chosen),)
-        from_nothing = not isinstance(chosen.prior, TunablePrior)
+        training = _critic_training(base, chosen.prior)
         return [
             _with_method(base, method)
             for kind in self._methods
-            for method in self._variants(kind, scales, from_nothing)
+            for method in self._variants(kind, scales, training)
         ]
 
     def _variants(
-        self, kind: str, scales: Sequence[float | None], from_nothing: bool = False
+        self,
+        kind: str,
+        scales: Sequence[float | None],
+        training: CriticTraining = CriticTraining.AS_PUBLISHED,
     ) -> tuple[GuidanceConfig, ...]:
         """A method at each guidance scale; once only where that changes nothing."""
         method = self._methods[kind]
-        return tuple(dict.fromkeys(adapted(method, scale, from_nothing) for scale in scales))
+        return tuple(dict.fromkeys(adapted(method, scale, training) for scale in scales))
 
     def _own_scale(self, base: Recipe, chosen: ChosenPrior) -> float | None:
         if not isinstance(chosen.prior, LibraryPrior) and not isinstance(base.prior, SmallPriorConfig):
@@ -255,7 +270,10 @@ class Comparison:
             f"Preset {base.preset}: {base.total_steps} steps, in the end at {size}².",
             f"Guidance scale: {said}{whose}.",
         ]
-        if not isinstance(chosen.prior, TunablePrior):
+        training = _critic_training(base, chosen.prior)
+        if training is CriticTraining.BRIEFLY:
+            notes.append(f"The run is brief: critics learn at a rate of {CRITIC_RATE:g}.")
+        elif training is CriticTraining.FROM_NOTHING:
             notes.append(
                 "The prior has no network to tune: critics are small denoisers trained from nothing, at a "
                 f"rate of {CRITIC_RATE:g} and in at least {CRITIC_UPDATES} updates a step."
@@ -291,6 +309,12 @@ def _with_method(base: Recipe, method: GuidanceConfig) -> Recipe:
         for stage in base.stages
     )
     return replace(base, stages=stages, log_every=1)
+
+
+def _critic_training(base: Recipe, prior: Prior) -> CriticTraining:
+    if not isinstance(prior, TunablePrior):
+        return CriticTraining.FROM_NOTHING
+    return CriticTraining.BRIEFLY if isinstance(base.prior, SmallPriorConfig) else CriticTraining.AS_PUBLISHED
 
 
 def _priors(bases: Sequence[Recipe]) -> list[ChosenPrior]:

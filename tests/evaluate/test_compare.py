@@ -17,12 +17,13 @@ from studio.evaluate.cells import FRAME_SIZE, FRAMES, frames_for, summary
 from studio.evaluate.compare import (
     CRITIC_RATE,
     Comparison,
+    CriticTraining,
     adapted,
     method_kinds,
     method_of_kind,
 )
 from studio.evaluate.page import Cell, Curve, Group, Truth
-from studio.recipes.guidance import SdiConfig, SdsConfig, VsdConfig
+from studio.recipes.guidance import SdiConfig, SdsConfig, TrainedCriticConfig, VsdConfig
 from studio.recipes.load import load
 from studio.run.session import Run
 from tests.conftest import Said
@@ -252,16 +253,22 @@ def test_an_unknown_method_is_refused(models: Path, tmp_path: Path) -> None:
 
 
 def test_methods_are_put_to_the_priors_needs() -> None:
-    sds, vsd, sdi = (adapted(method_of_kind(kind), 1.5, True) for kind in ("sds", "vsd", "sdi"))
+    sds, vsd, sdi = (
+        adapted(method_of_kind(kind), 1.5, CriticTraining.FROM_NOTHING) for kind in ("sds", "vsd", "sdi")
+    )
     assert isinstance(sds, SdsConfig) and isinstance(vsd, VsdConfig) and isinstance(sdi, SdiConfig)
     assert sds == SdsConfig(cfg_scale=1.5)
     assert (vsd.cfg_scale, vsd.critic.kind) == (1.5, "trained")
     assert (vsd.critic.learning_rate, vsd.critic.target) == (CRITIC_RATE, "epsilon")  # type: ignore[union-attr]
     assert (sdi.cfg_scale, sdi.noise.cfg_scale) == (1.5, -1.5)  # type: ignore[union-attr]
-    assert adapted(method_of_kind("lods"), 1.0, False) == method_of_kind("lods"), "it wants more than 1"
+    brief = adapted(VsdConfig(), None, CriticTraining.BRIEFLY)
+    assert brief == VsdConfig(critic=TrainedCriticConfig(learning_rate=CRITIC_RATE))
+    assert adapted(method_of_kind("lods"), 1.0, CriticTraining.AS_PUBLISHED) == method_of_kind("lods"), (
+        "it wants more than 1"
+    )
     for kind in method_kinds():
         assert method_of_kind(kind).kind == kind
-        assert adapted(method_of_kind(kind), None, False) == method_of_kind(kind)
+        assert adapted(method_of_kind(kind), None, CriticTraining.AS_PUBLISHED) == method_of_kind(kind)
 
 
 def test_curves_are_thinned_by_means() -> None:

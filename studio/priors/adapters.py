@@ -130,8 +130,8 @@ class Adapters:
         if self.controls:
             if condition.control is None:
                 raise StudioError(
-                    "The prior has ControlNets and was shown no picture for them; leave out prior.controls, "
-                    "or use guidance that draws control pictures."
+                    "The prior has ControlNets and was shown no picture for them; give prior.control_points, "
+                    "or leave out prior.controls."
                 )
             for control in self.controls:
                 more, at_middle = control(x_t, timesteps, text, condition.control, added)

@@ -89,6 +89,11 @@ class LatentPriorConfig:
     """ControlNets for this model: folders or hub ids."""
     control_scale: NotNegative = 1.0
     """Factor of their residuals."""
+    control_points: str | None = None
+    """A PLY file of coloured points in the scene's coordinates, such as a face's landmarks: what the
+    ControlNets are shown of each view, over black."""
+    control_point_radius: Annotated[float, Field(gt=0.0, le=0.05)] = 0.005
+    """Of each point, as a share of the picture's width."""
     image_prompt: str | None = None
     """An IP-Adapter for this model, folder or hub id; ``image`` is then part of the prompt."""
     image: str | None = None
@@ -97,8 +102,8 @@ class LatentPriorConfig:
     """A safetensors file with tokens that follow the prompt's: ``identity``, and ``nobody`` for views that do
     not show the face (zeros if left out)."""
     face_within_deg: Annotated[float, Field(gt=0.0, le=180.0)] = 180.0
-    """Views turned further from the front than this, in azimuth, are shown neither image prompt nor identity;
-    Portrait3D's is 70."""
+    """Views turned further from the front than this, in azimuth, are shown neither image prompt nor identity
+    nor control points; Portrait3D's is 70."""
     image_elevation_deg: Elevation = 0.0
     """Where the camera of Zero123's reference stood; its azimuth is 0."""
     embedded_guidance: Positive = 3.5

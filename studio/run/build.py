@@ -45,6 +45,7 @@ from studio.recipes.guidance import VpcsmConfig
 from studio.recipes.ramps import Ramp
 from studio.renderers.splatting import SplatRenderer
 from studio.resources import assets_folder
+from studio.run.controls import load_landmarks, with_control
 from studio.scenes.topology import Topology, build_topology
 from studio.types import Cameras, Conditioning
 
@@ -188,7 +189,9 @@ def _build_term(
     if descends_through_prior(term.method) and isinstance(prior, LatentPrior):
         prior = replace(prior, differentiable=True)
     name = term.method.kind if index == 0 else f"{term.method.kind}_{index}"
-    conditioning = _with_image(_with_face(prompts, config, prior), config, prior)
+    conditioning = _with_face(prompts, config, prior)
+    conditioning = _with_control(conditioning, config, prior)
+    conditioning = _with_image(conditioning, config, prior)
     second = None if term.views_prior is None else priors[term.views_prior]
     if second is not None:
         conditioning = _with_second(conditioning, recipe, second)
@@ -311,6 +314,27 @@ def _refuse_unservable_views(stage: Stage, prior: Prior) -> None:
             f"The prior sees {views} views of the asset at once and the stage's cameras are "
             f"{stage.cameras.kind!r}; use cameras.kind = 'multi_view' with views = {views}."
         )
+
+
+def _with_control(
+    prompts: Callable[[Cameras, Float[Tensor, "b 3"]], Conditioning], config: PriorConfig, prior: Prior
+) -> Callable[[Cameras, Float[Tensor, "b 3"]], Conditioning]:
+    """The same branches, the ControlNets shown the recipe's points from each camera."""
+    if not isinstance(config, LatentPriorConfig) or not limits_of(prior).needs_control:
+        return prompts
+    if config.control_points is None:
+        raise StudioError(
+            "prior.controls names ControlNets and the recipe has no pictures for them; expected "
+            "prior.control_points = 'POINTS.ply', or leave out prior.controls."
+        )
+    landmarks = load_landmarks(
+        Path(config.control_points), config.control_point_radius, config.face_within_deg
+    )
+
+    def conditioning(cameras: Cameras, background: Float[Tensor, "b 3"]) -> Conditioning:
+        return with_control(prompts(cameras, background), landmarks(cameras).to(background))
+
+    return conditioning
 
 
 def _with_image(

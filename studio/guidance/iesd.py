@@ -3,9 +3,9 @@
     g = alpha sigma² (null + cfg_scale ((1 - edit_weight) positive + edit_weight edit - null) - noise)
 
 With ``front_only`` the views that are not from the front are told the prompt in the place of the edit, which
-makes of them SDS of the prompt. Here are only the scores: the landmarks that HeadSculpt shows its prior through
-a ControlNet are ``prior.controls`` and ``prior.control_points``; its pictures of the unedited head, through
-another, are not shown.
+makes of them SDS of the prompt. Here are only the scores: the landmarks that HeadSculpt shows its prior
+through a ControlNet are ``prior.controls`` and ``prior.control_points``; its pictures of the unedited head,
+through another, are not shown.
 """
 
 from __future__ import annotations

@@ -15,9 +15,10 @@ typedef struct StudioComposite {
   int64_t rays, samples;
   int32_t channels;
   float min_transmittance;
+  int64_t color_stride;         // from one sample's colour to the next one's, in numbers
   const int64_t* starts;        // [r + 1]: ray r has the samples starts[r] to starts[r + 1] - 1
   const float* optical_depths;  // [s], not negative
-  const float* colors;          // [s c]
+  const float* colors;          // [s color_stride], of which the first c
   const float* t;               // [s]
 
   float* rgb;            // [r c], sum of w colour

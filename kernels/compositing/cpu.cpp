@@ -61,7 +61,7 @@ void composite_rays(const StudioComposite& in, const Rays& rays) {
     for (int64_t i = in.starts[ray]; i < in.starts[ray + 1]; ++i) {
       const float weight = in.weights[i];
       opacity += weight, depth += weight * in.t[i];
-      for (int c = 0; c < channels; ++c) rgb[c] += weight * in.colors[i * channels + c];
+      for (int c = 0; c < channels; ++c) rgb[c] += weight * in.colors[i * in.color_stride + c];
     }
     in.opacity[ray] = opacity, in.depth[ray] = depth;
   }
@@ -80,7 +80,7 @@ void composite_rays_vjp(const StudioComposite& in, const Rays& rays) {
       const VolumeSample<float> sample = {light[i - rays.begin], weights[i - rays.begin]};
       float u = v_opacity + v_depth * in.t[i];
       if (in.v_weights != nullptr) u += in.v_weights[i];
-      for (int c = 0; v_rgb != nullptr && c < channels; ++c) u += v_rgb[c] * in.colors[i * channels + c];
+      for (int c = 0; v_rgb != nullptr && c < channels; ++c) u += v_rgb[c] * in.colors[i * in.color_stride + c];
       if (in.v_optical_depths != nullptr) in.v_optical_depths[i] = optical_depth_vjp(sample, u, behind);
       if (in.v_t != nullptr) in.v_t[i] = sample.weight * v_depth;
       for (int c = 0; in.v_colors != nullptr && c < channels; ++c) {

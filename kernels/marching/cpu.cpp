@@ -29,7 +29,7 @@ uint32_t occupied_lanes(const uint32_t* bits, RawUint cells) {
 #endif
 }
 
-// visit(t of a vector of steps, bits of the lanes that are samples, how many there are), up to max_samples.
+// visit(t and points of a vector of steps, bits of the lanes that are samples, how many there are), up to max_samples.
 template <class Visit>
 void march_ray(const StudioMarch& in, int64_t ray, Visit&& visit) {
   const Vec3<float> origin = vec3_at(in.origins, ray), direction = vec3_at(in.directions, ray);
@@ -41,10 +41,11 @@ void march_ray(const StudioMarch& in, int64_t ray, Visit&& visit) {
     const Float t = time_of(span.enter, Float(static_cast<float>(k)) + lane_numbers, in.jitter[ray], in.step);
     const uint32_t inside = (t < Float(span.leave)).bits();
     if (inside == 0) break;
-    uint32_t samples = inside & occupied_lanes(in.occupied, cell_at(point_at(origin, direction, t), in.resolution));
+    const Vec3<Float> point = point_at(origin, direction, t);
+    uint32_t samples = inside & occupied_lanes(in.occupied, cell_at(point, in.resolution));
     int count = __builtin_popcount(samples);
     for (; count > left; --count) samples &= ~(1u << (31 - __builtin_clz(samples)));
-    if (count > 0) visit(t, samples, count);
+    if (count > 0) visit(t, point, samples, count);
     left -= count;
   }
 }
@@ -65,7 +66,7 @@ void for_rays(const StudioMarch& in, Work&& work) {
 void march_count(const StudioMarch& in) {
   for_rays(in, [&](int64_t ray) {
     int64_t total = 0;
-    march_ray(in, ray, [&](Float, uint32_t, int count) { total += count; });
+    march_ray(in, ray, [&](Float, const Vec3<Float>&, uint32_t, int count) { total += count; });
     in.counts[ray] = total;
   });
 }
@@ -73,10 +74,12 @@ void march_count(const StudioMarch& in) {
 void march_write(const StudioMarch& in) {
   for_rays(in, [&](int64_t ray) {
     int64_t next = in.starts[ray];
-    march_ray(in, ray, [&](Float t, uint32_t samples, int) {
+    march_ray(in, ray, [&](Float t, const Vec3<Float>& point, uint32_t samples, int) {
       for (; samples != 0; samples &= samples - 1, ++next) {
-        in.t[next] = t[__builtin_ctz(samples)];
-        in.ray_indices[next] = ray;
+        const int lane = __builtin_ctz(samples);
+        float* position = in.positions + 3 * next;
+        in.t[next] = t[lane];
+        position[0] = point.x[lane], position[1] = point.y[lane], position[2] = point.z[lane];
       }
     });
   });

@@ -25,8 +25,8 @@ typedef struct StudioMarch {
   const uint32_t* occupied; // [ceil(resolution^3 / 32)] bits, lowest first, of the cells [x y z]
   int64_t* counts;          // [r]; of count
   const int64_t* starts;    // [r + 1], sums of the counts; of write, as are the two below
-  int64_t* ray_indices;     // [s]
   float* t;                 // [s]
+  float* positions;         // [s 3]: origin + t direction
 } StudioMarch;
 
 // How many samples each ray has.

@@ -114,6 +114,7 @@ struct Place {
   PlaneCell<float> on(int p) const { return cell_on(scale, p, axes); }
 };
 
+template <int COUNT>
 void sample_point(const Scale& scale, int64_t point, float* features) {
   const StudioPlanes& in = scale.in;
   const Place place(scale, point);
@@ -121,12 +122,12 @@ void sample_point(const Scale& scale, int64_t point, float* features) {
     for (int c = 0; c < in.channels; ++c) features[c] = NAN;
     return;
   }
-  PlaneCell<float> cells[PLANES];
-  for (int p = 0; p < scale.count; ++p) cells[p] = place.on(p);
+  PlaneCell<float> cells[COUNT];
+  for (int p = 0; p < COUNT; ++p) cells[p] = place.on(p);
   for_channels(in.channels, [&](auto block, int c) {
     using Block = decltype(block);
     typename Block::Value texels[4], product;
-    for (int p = 0; p < scale.count; ++p) {
+    for (int p = 0; p < COUNT; ++p) {
       load_texels<Block>(in.planes + cells[p].offset + c, cells[p], texels);
       const typename Block::Value value = bilinear_value(texels, cells[p].u, cells[p].v);
       product = p == 0 ? value : product * value;
@@ -136,6 +137,7 @@ void sample_point(const Scale& scale, int64_t point, float* features) {
 }
 
 // The gradient on the planes' samples of point `i` of the chunk, and on its position.
+template <int COUNT>
 void point_vjp(const Scale& scale, int64_t point, int64_t i, const float* v_features, const Chunk& chunk) {
   const StudioPlanes& in = scale.in;
   const Place place(scale, point);
@@ -143,26 +145,26 @@ void point_vjp(const Scale& scale, int64_t point, int64_t i, const float* v_feat
   float* v_samples = chunk.v_samples.data() + i * in.channels;
   const int64_t stride = kChunk * in.channels;
   if (!place.valid) {
-    for (int p = 0; p < scale.count; ++p) memset(v_samples + p * stride, 0, in.channels * sizeof(float));
+    for (int p = 0; p < COUNT; ++p) memset(v_samples + p * stride, 0, in.channels * sizeof(float));
     return;
   }
-  PlaneCell<float> cells[PLANES];
-  for (int p = 0; p < scale.count; ++p) cells[p] = place.on(p);
+  PlaneCell<float> cells[COUNT];
+  for (int p = 0; p < COUNT; ++p) cells[p] = place.on(p);
   float slopes[STUDIO_PLANES_AXES] = {};
   for_channels(in.channels, [&](auto block, int c) {
     using Block = decltype(block);
     using Value = typename Block::Value;
-    Value texels[4], v_values[PLANES];
-    Bilinear<Value> samples[PLANES];
-    for (int p = 0; p < scale.count; ++p) {
+    Value texels[4], v_values[COUNT];
+    Bilinear<Value> samples[COUNT];
+    for (int p = 0; p < COUNT; ++p) {
       load_texels<Block>(in.planes + cells[p].offset + c, cells[p], texels);
       samples[p] = bilinear(texels, cells[p].u, cells[p].v);
     }
-    product_vjp(Block::load(v_features + c), samples, scale.count, v_values);
-    for (int p = 0; p < scale.count; ++p) Block::store(v_values[p], v_samples + p * stride + c);
+    product_vjp(Block::load(v_features + c), samples, v_values);
+    for (int p = 0; p < COUNT; ++p) Block::store(v_values[p], v_samples + p * stride + c);
     if (in.v_positions == nullptr) return;
     Value along[STUDIO_PLANES_AXES] = {};
-    for (int p = 0; p < scale.count; ++p) {
+    for (int p = 0; p < COUNT; ++p) {
       Value &a = along[scale.planes[p].a], &b = along[scale.planes[p].b];
       a = a + v_values[p] * samples[p].along_u;
       b = b + v_values[p] * samples[p].along_v;
@@ -195,48 +197,61 @@ void plane_vjp(const Scale& scale, int p, int64_t count, const Chunk& chunk) {
   }
 }
 
-void check(const StudioPlanes& in) {
-  if (in.scales < 1 || in.scales > STUDIO_PLANES_SCALES || in.axes < 2 || in.axes > STUDIO_PLANES_AXES ||
-      in.channels < 1) {
-    throw std::runtime_error("planes need 1 to 8 scales, 2 to 4 axes and at least one channel");
+// call(a type whose value is the number of planes of a scale): known beforehand, the samples stay in registers.
+template <int N>
+struct Constant {
+  static constexpr int value = N;
+};
+
+template <class Call>
+void with_planes(const StudioPlanes& in, Call&& call) {
+  if (in.scales < 1 || in.scales > STUDIO_PLANES_SCALES || in.channels < 1) {
+    throw std::runtime_error("planes need 1 to 8 scales and at least one channel");
+  }
+  switch (in.axes) {
+    case 2: return call(Constant<1>());
+    case 3: return call(Constant<3>());
+    case 4: return call(Constant<6>());
+    default: throw std::runtime_error("planes need 2 to 4 axes");
   }
 }
 
 }  // namespace
 
 void planes_sample(const StudioPlanes& in) {
-  check(in);
-  for (int s = 0; s < in.scales; ++s) {
-    const Scale scale(in, s);
-    parallel_for(in.launch.threads, (in.points + kTask - 1) / kTask, [&](int64_t task, int) {
-      const int64_t end = min_of((task + 1) * kTask, in.points);
-      for (int64_t point = task * kTask; point < end; ++point) {
-        sample_point(scale, point, in.features + (point * in.scales + s) * in.channels);
-      }
-    });
-  }
+  with_planes(in, [&](auto count) {
+    for (int s = 0; s < in.scales; ++s) {
+      const Scale scale(in, s);
+      parallel_for(in.launch.threads, (in.points + kTask - 1) / kTask, [&](int64_t task, int) {
+        const int64_t end = min_of((task + 1) * kTask, in.points);
+        for (int64_t point = task * kTask; point < end; ++point) {
+          sample_point<count.value>(scale, point, in.features + (point * in.scales + s) * in.channels);
+        }
+      });
+    }
+  });
 }
 
 void planes_backward(const StudioPlanes& in) {
-  check(in);
   if (in.v_planes != nullptr) memset(in.v_planes, 0, sizeof(float) * in.texels * in.channels);
   if (in.v_positions != nullptr) memset(in.v_positions, 0, sizeof(float) * in.points * in.axes);
   const Chunk chunk(in.channels);
   for (int s = 0; s < in.scales; ++s) {
     const Scale scale(in, s);
     for (int64_t first = 0; first < in.points; first += kChunk) {
-      const int64_t count = min_of(kChunk, in.points - first);
-      parallel_for(in.launch.threads, (count + kTask - 1) / kTask, [&](int64_t task, int) {
-        const int64_t end = min_of((task + 1) * kTask, count);
-        for (int64_t i = task * kTask; i < end; ++i) {
-          const float* v_features = in.v_features + ((first + i) * in.scales + s) * in.channels;
-          point_vjp(scale, first + i, i, v_features, chunk);
-        }
+      const int64_t points = min_of(kChunk, in.points - first);
+      with_planes(in, [&](auto count) {
+        parallel_for(in.launch.threads, (points + kTask - 1) / kTask, [&](int64_t task, int) {
+          const int64_t end = min_of((task + 1) * kTask, points);
+          for (int64_t i = task * kTask; i < end; ++i) {
+            const float* v_features = in.v_features + ((first + i) * in.scales + s) * in.channels;
+            point_vjp<count.value>(scale, first + i, i, v_features, chunk);
+          }
+        });
       });
       if (in.v_planes == nullptr) continue;
-      parallel_for(in.launch.threads, scale.count, [&](int64_t p, int) {
-        plane_vjp(scale, static_cast<int>(p), count, chunk);
-      });
+      parallel_for(in.launch.threads, scale.count,
+                   [&](int64_t p, int) { plane_vjp(scale, static_cast<int>(p), points, chunk); });
     }
   }
 }

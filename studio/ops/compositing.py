@@ -77,6 +77,7 @@ class _Arguments(ctypes.Structure):
     _fields_ = (
         *(("launch", Launch), ("rays", ctypes.c_int64), ("samples", ctypes.c_int64)),
         *(("channels", ctypes.c_int32), ("min_transmittance", ctypes.c_float)),
+        ("color_stride", ctypes.c_int64),
         *((name, ctypes.c_void_p) for name in ("starts", "optical_depths", "colors", "t", *_RESULTS)),
         *((f"v_{name}", ctypes.c_void_p) for name in _RESULTS),
         *((f"v_{name}", ctypes.c_void_p) for name in ("optical_depths", "colors", "t")),
@@ -92,9 +93,12 @@ def _call(
     min_transmittance: float,
     *others: Tensor | None,
 ) -> None:
-    kept = contiguous(starts.long(), optical_depths, colors, t, *others)
-    numbers = (launch(t), len(starts) - 1, len(t), colors.shape[1], min_transmittance)
-    native(t).call(entry, _Arguments(*numbers, *pointers(*kept)))
+    # Colours are often columns of a larger matrix, which need not be copied.
+    colors = colors.detach() if colors.stride(1) == 1 else colors.detach().contiguous()
+    before, after = contiguous(starts.long(), optical_depths), contiguous(t, *others)
+    numbers = (launch(t), len(starts) - 1, len(t), colors.shape[1], min_transmittance, colors.stride(0))
+    arguments = _Arguments(*numbers, *pointers(*before), colors.data_ptr(), *pointers(*after))
+    native(t).call(entry, arguments)
 
 
 _INPUTS = "Tensor optical_depths, Tensor colors, Tensor t, Tensor starts, float min_transmittance"
@@ -129,7 +133,7 @@ def _composite_like(
     "studio::composite_backward",
     mutates_args=(),
     schema=f"({_INPUTS}, Tensor? v_rgb, Tensor? v_opacity, Tensor? v_depth, Tensor? v_weights, "
-    "Tensor? v_transmittance) -> (Tensor, Tensor, Tensor)",
+    "Tensor? v_transmittance, bool to_t) -> (Tensor, Tensor, Tensor)",
 )
 def _composite_backward(
     optical_depths: Tensor,
@@ -142,15 +146,16 @@ def _composite_backward(
     v_depth: Tensor | None,
     v_weights: Tensor | None,
     v_transmittance: Tensor | None,
+    to_t: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients on optical depths, colours and t; a gradient that is None is zero."""
+    """Gradients on optical depths, colours and t, the last empty unless asked for; None comes in for zero."""
     incoming = (v_rgb, v_opacity, v_depth, v_weights, v_transmittance)
     results: tuple[Tensor, Tensor, Tensor] = _composite_backward_like(
-        optical_depths, colors, t, starts, min_transmittance, *incoming
+        optical_depths, colors, t, starts, min_transmittance, *incoming, to_t
     )
     _call(
         "studio_composite_backward", optical_depths, colors, t, starts, min_transmittance,
-        *[None] * 5, *incoming, *results,
+        *[None] * 5, *incoming, *results[:2], results[2] if to_t else None,
     )  # fmt: skip
     return results
 
@@ -167,8 +172,9 @@ def _composite_backward_like(
     v_depth: Tensor | None,
     v_weights: Tensor | None,
     v_transmittance: Tensor | None,
+    to_t: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    return t.new_empty(t.shape), t.new_empty(colors.shape), t.new_empty(t.shape)
+    return t.new_empty(t.shape), t.new_empty(colors.shape), t.new_empty(t.shape if to_t else 0)
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -178,8 +184,9 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None
 
 
 def _backward(ctx: Any, *v: Tensor | None) -> tuple[Tensor | None, ...]:
-    v_optical_depths, v_colors, v_t = _composite_backward(*ctx.saved_tensors, ctx.min_transmittance, *v)
-    return v_optical_depths, v_colors, v_t, None, None
+    to_t = ctx.needs_input_grad[2]
+    v_optical_depths, v_colors, v_t = _composite_backward(*ctx.saved_tensors, ctx.min_transmittance, *v, to_t)
+    return v_optical_depths, v_colors, v_t if to_t else None, None, None
 
 
 _composite.register_autograd(_backward, setup_context=_save)

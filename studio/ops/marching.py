@@ -87,14 +87,14 @@ class PackedSamples(NamedTuple):
     """Samples of many rays without gaps: ray i has numbers ``starts[i]`` to ``starts[i + 1] - 1``."""
 
     starts: Int[Tensor, "_"]
-    ray_indices: Int[Tensor, "s"]
     t: Float[Tensor, "s"]
+    positions: Float[Tensor, "s 3"]  # origin + t direction, without gradient
 
-    def positions(
-        self, origins: Float[Tensor, "r 3"], directions: Float[Tensor, "r 3"]
-    ) -> Float[Tensor, "s 3"]:
-        """Points in space; gradients reach origins and directions."""
-        return torch.addcmul(origins[self.ray_indices], self.t[:, None], directions[self.ray_indices])
+    @property
+    def ray_indices(self) -> Int[Tensor, "s"]:
+        """Which ray each sample lies on."""
+        counts = self.starts.diff()
+        return torch.arange(len(counts), device=counts.device).repeat_interleave(counts)
 
 
 def march(
@@ -141,10 +141,10 @@ def march(
         raise StudioError(f"The occupancy grid is on {grid.occupied.device}, the rays on {origins.device}")
     origins, directions, jitter = origins.detach(), directions.detach(), jitter.detach()
     if select(origins.device, origins.dtype, backend) is None:
-        counts, ray_indices, t = march_reference(
+        counts, t, positions = march_reference(
             origins, directions, grid.occupied, jitter, step, near, max_samples
         )
-        return PackedSamples(_starts(counts), ray_indices, t)
+        return PackedSamples(_starts(counts), t, positions)
 
     library = native(origins)
     kept = contiguous(origins, directions, jitter, grid.bits)
@@ -157,9 +157,9 @@ def march(
         raise StudioError(
             f"The rays have {total} samples, more than {MAX_SAMPLES}: use fewer rays or a larger step"
         )
-    ray_indices, t = counts.new_empty(total), origins.new_empty(total)
-    library.call("studio_march_write", _March(*numbers, *pointers(*kept, None, starts, ray_indices, t)))
-    return PackedSamples(starts, ray_indices, t)
+    t, positions = origins.new_empty(total), origins.new_empty(total, 3)
+    library.call("studio_march_write", _March(*numbers, *pointers(*kept, None, starts, t, positions)))
+    return PackedSamples(starts, t, positions)
 
 
 def _starts(counts: Int[Tensor, "r"]) -> Int[Tensor, "_"]:
@@ -174,5 +174,5 @@ class _March(ctypes.Structure):
         *(("resolution", ctypes.c_int32), ("max_samples", ctypes.c_int32)),
         *(("step", ctypes.c_float), ("near", ctypes.c_float)),
         *((name, ctypes.c_void_p) for name in ("origins", "directions", "jitter", "occupied")),
-        *((name, ctypes.c_void_p) for name in ("counts", "starts", "ray_indices", "t")),
+        *((name, ctypes.c_void_p) for name in ("counts", "starts", "t", "positions")),
     )

@@ -18,15 +18,14 @@ def march_reference(
     step: float,
     near: float,
     max_samples: int,
-) -> tuple[Int[Tensor, "r"], Int[Tensor, "s"], Float[Tensor, "s"]]:
-    """Counts, ray indices and t of ``march``."""
+) -> tuple[Int[Tensor, "r"], Float[Tensor, "s"], Float[Tensor, "s 3"]]:
+    """Counts, t and positions of ``march``."""
     parts = []
     for first in range(0, max(len(origins), 1), _RAYS_AT_ONCE):
         rays = slice(first, first + _RAYS_AT_ONCE)
         parts.append(_march(origins[rays], directions[rays], jitter[rays], occupied, step, near, max_samples))
-    counts = torch.cat([count for count, _ in parts])
-    ray_indices = torch.arange(len(counts), device=counts.device).repeat_interleave(counts)
-    return counts, ray_indices, torch.cat([t for _, t in parts])
+    counts, t, positions = (torch.cat(part) for part in zip(*parts, strict=True))
+    return counts, t, positions
 
 
 def _march(
@@ -37,7 +36,7 @@ def _march(
     step: float,
     near: float,
     max_samples: int,
-) -> tuple[Int[Tensor, "r"], Float[Tensor, "s"]]:
+) -> tuple[Int[Tensor, "r"], Float[Tensor, "s"], Float[Tensor, "s 3"]]:
     enter, leave = cross_cube(origins, directions, near)
     steps = int(((leave - enter) / step).clamp(0, MAX_STEPS).max().ceil()) if len(origins) else 0
     k = torch.arange(steps, device=origins.device, dtype=origins.dtype)
@@ -47,7 +46,7 @@ def _march(
     x, y, z = (points * side).nan_to_num().clamp(0, side - 1).long().unbind(-1)
     kept = (t < leave[:, None]) & occupied[x, y, z]
     kept &= kept.cumsum(1) <= max_samples
-    return kept.sum(1), t[kept]
+    return kept.sum(1), t[kept], points[kept]
 
 
 def cross_cube(

@@ -47,7 +47,11 @@ def assert_agrees(resolution: int, rays: int, step: float) -> None:
         counts = samples.starts.diff()
         assert torch.equal(samples.ray_indices, torch.arange(rays).repeat_interleave(counts))
         assert int(samples.starts[0]) == 0 and int(samples.starts[-1]) == len(samples.t)
-        points = samples.positions(origins, directions)
+        points = samples.positions
+        along = torch.addcmul(
+            origins[samples.ray_indices], samples.t[:, None], directions[samples.ray_indices]
+        )
+        torch.testing.assert_close(points, along, rtol=0, atol=1e-6)
         assert float(points.clamp(0, 1).sub(points).abs().max() if len(points) else 0) < 1e-5
         cell = (points * resolution).long().clamp(0, resolution - 1)
         at_border = ((points * resolution).frac().sub(0.5).abs() > 0.499).any(-1)
@@ -68,9 +72,7 @@ def test_one_ray_by_hand(backend: Backend) -> None:
     samples = march(origin, row(1.0, 0.0, 0.0), grid, step=0.1, max_samples=100, backend=backend)
     torch.testing.assert_close(samples.t, 1 + torch.tensor([0.25, 0.35, 0.45, 0.75, 0.85, 0.95]))
     assert samples.starts.tolist() == [0, 6] and not samples.ray_indices.any()
-    torch.testing.assert_close(
-        samples.positions(origin, row(1.0, 0.0, 0.0))[0], torch.tensor([0.25, 0.6, 0.1])
-    )
+    torch.testing.assert_close(samples.positions[0], torch.tensor([0.25, 0.6, 0.1]))
     few = march(origin, row(1.0, 0.0, 0.0), grid, step=0.1, max_samples=4, backend=backend)
     assert torch.equal(few.t, samples.t[:4])
     early = march(
@@ -122,7 +124,7 @@ def test_nothing_to_march(backend: Backend) -> None:
     )
     assert empty.starts.tolist() == [0] * 21 and len(empty.t) == 0
     none = march(origins[:0], directions[:0], OccupancyGrid.full(4), step=0.1, max_samples=9, backend=backend)
-    assert none.starts.tolist() == [0] and len(none.t) == len(none.ray_indices) == 0
+    assert none.starts.tolist() == [0] and len(none.t) == len(none.ray_indices) == len(none.positions) == 0
 
 
 @pytest.mark.parametrize(("resolution", "rays"), [(1, 3), (5, 100), (32, 1000), (128, 200)])

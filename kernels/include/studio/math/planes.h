@@ -54,16 +54,16 @@ HD Bilinear<V> bilinear(const V (&texel)[4], const T& u, const T& v) {
   return {top + v * (bottom - top), right + v * (right_below - right), bottom - top};
 }
 
-// From the gradient on the product of `count` values to the gradient on each of them, without dividing.
-template <class V>
-HD void product_vjp(const V& v_product, const Bilinear<V> (&samples)[PLANES], int count, V (&v_values)[PLANES]) {
+// From the gradient on the product of COUNT values to that on each of them, without dividing.
+template <int COUNT, class V>
+HD void product_vjp(const V& v_product, const Bilinear<V> (&samples)[COUNT], V (&v_values)[COUNT]) {
   V before = v_product;
-  for (int p = 0; p < count; ++p) {
+  for (int p = 0; p < COUNT; ++p) {
     v_values[p] = before;
     before = before * samples[p].value;
   }
-  V after = samples[count - 1].value;
-  for (int p = count - 2; p >= 0; --p) {
+  V after = samples[COUNT - 1].value;
+  for (int p = COUNT - 2; p >= 0; --p) {
     v_values[p] = v_values[p] * after;
     after = after * samples[p].value;
   }

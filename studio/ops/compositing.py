@@ -60,12 +60,22 @@ def composite(
             insisted on and cannot run.
     """
     must_be_alike(densities=densities, colors=colors, t=t)
-    if len(starts) < 1 or int(starts[0]) != 0 or int(starts[-1]) != len(t) or bool((starts.diff() < 0).any()):
+    # On CUDA, looking would wait for the device; the kernels stay within the samples there.
+    if not starts.is_cuda and not _rise(starts, len(t)):
         raise StudioError(f"starts of packed samples must rise from 0 to their number {len(t)}")
     optical_depths = densities * lengths
     if select(t.device, t.dtype, backend) is None:
         return Composite(*composite_reference(optical_depths, colors, t, starts, min_transmittance))
     return Composite(*_composite(optical_depths, colors, t, starts, min_transmittance))
+
+
+def _rise(starts: Int[Tensor, "_"], last: int) -> bool:
+    return (
+        len(starts) > 0
+        and int(starts[0]) == 0
+        and int(starts[-1]) == last
+        and bool((starts.diff() >= 0).all())
+    )
 
 
 _RESULTS = ("rgb", "opacity", "depth", "weights", "transmittance")

@@ -45,14 +45,18 @@ def results(
     return [*(image.detach() for image in seen), *torch.autograd.grad(loss, leaves)]
 
 
-def assert_agrees(rays: int, longest: int, channels: int = 3, min_transmittance: float = 1e-4) -> None:
-    """Native in float32 is the reference in double."""
+def assert_agrees(
+    rays: int, longest: int, channels: int = 3, min_transmittance: float = 1e-4, device: str = "cpu"
+) -> None:
+    """Native in float32 is the reference in double on the CPU."""
     leaves, starts = inputs(rays, longest, channels)
     doubles = [leaf.detach().double().requires_grad_() for leaf in leaves]
     expected = results(doubles, starts, "torch", min_transmittance)
-    for got, target in zip(results(leaves, starts, "native", min_transmittance), expected, strict=True):
+    floats = [leaf.detach().to(device).requires_grad_() for leaf in leaves]
+    got_all = results(floats, starts.to(device), "native", min_transmittance)
+    for got, target in zip(got_all, expected, strict=True):
         size = float(target.abs().max()) if target.numel() else 0.0
-        torch.testing.assert_close(got.double(), target, rtol=1e-4, atol=2e-6 * max(size, 1.0))
+        torch.testing.assert_close(got.cpu().double(), target, rtol=1e-4, atol=2e-6 * max(size, 1.0))
 
 
 def dense(densities: Tensor, lengths: Tensor, colors: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -43,15 +43,16 @@ def results(positions: Tensor, table: Tensor, grid: HashGrid, backend: Backend) 
     return [result.detach() for result in (features, *first, *along_slopes, *along_scatter)]
 
 
-def assert_agrees(grid: HashGrid, points: int) -> None:
-    """Native in float32 is the reference in double."""
+def assert_agrees(grid: HashGrid, points: int, device: str = "cpu") -> None:
+    """Native in float32 is the reference in double on the CPU."""
     positions, table = inputs(grid, points)
+    floats = [leaf.detach().to(device).requires_grad_() for leaf in (positions, table)]
     doubles = [leaf.detach().double().requires_grad_() for leaf in (positions, table)]
-    expected = results(doubles[0], doubles[1], grid, "torch")
-    for got, target in zip(results(positions, table, grid, "native"), expected, strict=True):
+    expected = results(*doubles, grid, "torch")
+    for got, target in zip(results(*floats, grid, "native"), expected, strict=True):
         assert got.shape == target.shape
         size = float(target.abs().max()) if target.numel() else 1.0
-        assert float((got.double() - target).abs().max() if target.numel() else 0) <= 1e-4 * size
+        assert float((got.cpu().double() - target).abs().max() if target.numel() else 0) <= 1e-4 * size
 
 
 def test_resolutions_grow_geometrically() -> None:

@@ -35,29 +35,27 @@ def row(x: float, y: float, z: float) -> Tensor:
     return torch.tensor([[x, y, z]])
 
 
-def assert_agrees(resolution: int, rays: int, step: float) -> None:
+def assert_agrees(resolution: int, rays: int, step: float, device: str = "cpu") -> None:
     """Native and reference differ only in samples that rounding moves over a border of cells or cube."""
     grid = sparse(resolution)
     origins, directions, jitter = some_rays(rays)
+    places: tuple[tuple[Backend, str], ...] = (("native", device), ("torch", "cpu"))
     keys = []
-    for backend in BACKENDS:
-        samples = march(
-            origins, directions, grid, step=step, max_samples=4096, jitter=jitter, backend=backend
-        )
-        counts = samples.starts.diff()
-        assert torch.equal(samples.ray_indices, torch.arange(rays).repeat_interleave(counts))
-        assert int(samples.starts[0]) == 0 and int(samples.starts[-1]) == len(samples.t)
-        points = samples.positions
-        along = torch.addcmul(
-            origins[samples.ray_indices], samples.t[:, None], directions[samples.ray_indices]
-        )
+    for backend, where in places:
+        there = OccupancyGrid(grid.densities.to(where), grid.occupied.to(where))
+        moved = [x.to(where) for x in (origins, directions)]
+        samples = march(*moved, there, step=step, max_samples=4096, jitter=jitter.to(where), backend=backend)
+        ray, points, t = (x.cpu() for x in (samples.ray_indices, samples.positions, samples.t))
+        assert torch.equal(ray, torch.arange(rays).repeat_interleave(samples.starts.cpu().diff()))
+        assert int(samples.starts[0]) == 0 and int(samples.starts[-1]) == len(t)
+        along = torch.addcmul(origins[ray], t[:, None], directions[ray])
         torch.testing.assert_close(points, along, rtol=0, atol=1e-6)
         assert float(points.clamp(0, 1).sub(points).abs().max() if len(points) else 0) < 1e-5
         cell = (points * resolution).long().clamp(0, resolution - 1)
         at_border = ((points * resolution).frac().sub(0.5).abs() > 0.499).any(-1)
         assert bool((grid.occupied[tuple(cell.T)] | at_border).all())
-        numbers = (samples.t / step).round().long()[~at_border]
-        keys.append(set(zip(samples.ray_indices[~at_border].tolist(), numbers.tolist(), strict=True)))
+        numbers = (t / step).round().long()[~at_border]
+        keys.append(set(zip(ray[~at_border].tolist(), numbers.tolist(), strict=True)))
     different = keys[0] ^ keys[1]
     assert len(different) <= 1e-3 * max(len(keys[0]), 1000)
 

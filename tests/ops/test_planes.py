@@ -35,14 +35,18 @@ def results(positions: Tensor, planes: Tensor, grid: PlaneGrid, backend: Backend
     return [features.detach(), *torch.autograd.grad(features, (positions, planes), v)]
 
 
-def assert_agrees(grid: PlaneGrid, points: int) -> None:
-    """Native in float32 is the reference in double."""
+def assert_agrees(grid: PlaneGrid, points: int, device: str = "cpu") -> None:
+    """Native in float32 is the reference in double on the CPU."""
     positions, planes = inputs(grid, points)
+    floats = [leaf.detach().to(device).requires_grad_() for leaf in (positions, planes)]
     doubles = [leaf.detach().double().requires_grad_() for leaf in (positions, planes)]
-    expected = results(doubles[0], doubles[1], grid, "torch")
-    for got, target in zip(results(positions, planes, grid, "native"), expected, strict=True):
+    expected = results(*doubles, grid, "torch")
+    for got, target in zip(results(*floats, grid, "native"), expected, strict=True):
         torch.testing.assert_close(
-            got.double(), target, rtol=1e-4, atol=1e-5 * float(target.abs().max()) if target.numel() else 0
+            got.cpu().double(),
+            target,
+            rtol=1e-4,
+            atol=1e-5 * float(target.abs().max()) if target.numel() else 0,
         )
 
 

@@ -245,7 +245,7 @@ void rasterize(const StudioRasterize& in) {
   const Buffer<ScreenVertex> projected(cameras * vertices);
   const Buffer<Bounds> boxes(cameras * faces);
   const auto seen_by = [&](int64_t camera) {
-    return ScreenMesh{projected.data() + camera * vertices, in.faces, 1 / in.near_depth, columns, rows};
+    return ScreenMesh{projected.data() + camera * vertices, in.faces, 1 / in.near_depth, columns, rows, false};
   };
 
   const int64_t vertex_chunks = (vertices + FACE_CHUNK - 1) / FACE_CHUNK;

@@ -28,6 +28,7 @@ struct ScreenMesh {
   const int32_t* faces;
   float most;  // drawn where 0 < a / w <= most
   int columns, rows;
+  bool cull;  // faces that wind clockwise as seen are not drawn
 
   const ScreenVertex& corner(int64_t face, int i) const { return vertices[faces[3 * face + i]]; }
 };
@@ -81,7 +82,8 @@ inline void find_bounds(const ScreenMesh& mesh, int64_t begin, int64_t end, Boun
       least_w = min(least_w, u.z), most_w = max(most_w, u.z), most_a = max(most_a, a);
       least_beyond = min(least_beyond, beyond), most_beyond = max(most_beyond, beyond);
     }
-    const Mask seen = (finite == zero) & (most_w > zero) & (most_a > zero) & (most_beyond >= zero);
+    Mask seen = (finite == zero) & (most_w > zero) & (most_a > zero) & (most_beyond >= zero);
+    if (mesh.cull) seen = seen & (signed_volume(corners.u) < zero);
     const Mask whole = (least_w > zero) & (least_beyond >= zero);
     // Sample i lies at i + 0.5. Clamped before rounding, for numbers that no integer holds.
     const Float margin = MARGIN_PX;

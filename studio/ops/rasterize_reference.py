@@ -1,18 +1,18 @@
-"""The mesh rasterizer in plain torch: the oracle of the native kernel, and what runs without it.
+"""Drawing textured meshes in plain torch: the oracle of the native kernel, and what runs without it.
 
-A list of all (face, sample) pairs inside the faces' bounding boxes, thinned to those that are covered, then
-to the nearest of each sample. Any float type and device.
+Any float type and device.
 """
 
 from __future__ import annotations
+
+from functools import partial
 
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
+from studio.ops.nearest_faces import nearest_faces, planes, rays
 from studio.ops.surfaces import Light, Surface, Textures
-
-PAIRS_AT_ONCE = 1 << 21
 
 
 def rasterize_reference(
@@ -39,9 +39,18 @@ def rasterize_reference(
         canvas = vertices.new_zeros(rows * columns, 8)
         nearness = vertices.new_zeros(rows * columns)
         for layer in (opacity >= 1, (opacity > 0) & (opacity < 1)):
-            face, sample = _nearest(surface, corners, layer, columns, rows, near_depth, nearness)
+            face, sample = nearest_faces(
+                corners,
+                torch.ones_like(corners[:, :, 0]),
+                layer,
+                columns,
+                rows,
+                1 / near_depth,
+                nearness,
+                None if surface.uvs is None else partial(_kept_by_alpha, surface),
+            )
             weight = opacity[face][:, None]
-            values = _shade(surface, corners[face], face, _rays(sample, columns).to(vertices), light)
+            values = _shade(surface, corners[face], face, rays(sample, columns).to(vertices), light)
             canvas[sample] = weight * values + (1 - weight) * canvas[sample]
         canvas = canvas.reshape(height, supersample, width, supersample, 8).mean(dim=(1, 3))
         images.append(canvas.permute(2, 0, 1))
@@ -58,7 +67,7 @@ def _shade(
 ) -> Float[Tensor, "n 8"]:
     """rgb, 1, depth and normal of each sample."""
     material, corner = surface.face_materials.long()[face], surface.faces.long()[face]
-    edges, inverse_depth, volume = _planes(corners)
+    edges, inverse_depth, volume = planes(corners, torch.ones_like(corners[:, :, 0]))
     weights = (edges @ ray[:, :, None]).squeeze(-1)
     total = weights.sum(-1, keepdim=True)
     weights = weights / total
@@ -76,88 +85,6 @@ def _shade(
     shade = light.ambient + light.hemisphere * (1 + normal[:, 1]) / 2 + lights
     depth = 1 / (inverse_depth * ray).sum(-1, keepdim=True)
     return torch.cat([(color * shade[:, None]).clamp(max=1), torch.ones_like(depth), depth, normal], dim=-1)
-
-
-def _rays(sample: Int64[Tensor, "n"], columns: int) -> Float[Tensor, "n 3"]:
-    x, y = sample % columns + 0.5, sample // columns + 0.5
-    return torch.stack([x, y, torch.ones_like(x)], dim=-1)
-
-
-def _planes(
-    corners: Float[Tensor, "n 3 3"],
-) -> tuple[Float[Tensor, "n 3 3"], Float[Tensor, "n 3"], Float[Tensor, "n"]]:
-    """Edge planes, positive inside; the plane of 1 / depth; signed volume, negative seen from outside."""
-    u0, u1, u2 = corners.unbind(1)
-    plane = torch.linalg.cross(u1 - u0, u2 - u0)
-    volume = (plane * u0).sum(-1)
-    edges = torch.stack([_edge(u1, u2), _edge(u2, u0), _edge(u0, u1)], dim=1)
-    return edges * volume.sign()[:, None, None], plane / volume[:, None], volume
-
-
-def _edge(a: Float[Tensor, "n 3"], b: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
-    """a x b, from the same end for both faces of the edge, so that their values are exact opposites."""
-    ahead = torch.where(a[:, 0] != b[:, 0], a[:, 0] > b[:, 0], a[:, 1] > b[:, 1])
-    same = (a[:, :2] == b[:, :2]).all(-1)
-    swap = torch.where(same, a[:, 2] > b[:, 2], ahead)[:, None]
-    first, second = torch.where(swap, b, a), torch.where(swap, a, b)
-    product = torch.linalg.cross(first, second - first)
-    return torch.where(swap, -product, product)
-
-
-def _nearest(
-    surface: Surface,
-    corners: Float[Tensor, "f 3 3"],
-    drawn: Bool[Tensor, "f"],
-    columns: int,
-    rows: int,
-    near_depth: float,
-    best: Float[Tensor, "_samples"],
-) -> tuple[Int64[Tensor, "n"], Int64[Tensor, "n"]]:
-    """The nearest face of each sample that has one nearer than ``best``, 1 / depth, which is raised to it.
-
-    Returns face indices and sample indices.
-    """
-    edges, inverse_depth, volume = _planes(corners)
-    valid = drawn & (1 / volume).isfinite() & corners.isfinite().all(-1).all(-1)
-    beyond = corners[:, :, 2] > near_depth
-    valid &= beyond.any(-1)
-    size = torch.tensor([columns, rows], device=corners.device)
-    low, high = torch.zeros_like(size).repeat(len(corners), 1), (size - 1).repeat(len(corners), 1)
-    whole = valid & beyond.all(-1)  # the others may reach anywhere
-    on_screen = corners[whole, :, :2] / corners[whole, :, 2:]
-    limit = size.to(corners)
-    low[whole] = (on_screen.amin(1) - 0.51).ceil().clamp(min=0).minimum(limit).long()
-    high[whole] = (on_screen.amax(1) - 0.49).floor().minimum(limit - 1).clamp(min=-1).long()
-    extent = (high - low + 1).clamp(min=0) * valid[:, None]
-    count = extent.prod(-1)
-
-    owner = torch.full((rows * columns,), len(corners), dtype=torch.int64, device=corners.device)
-    order = torch.nonzero(count).squeeze(-1)
-    chunk = torch.div(count[order].cumsum(0), PAIRS_AT_ONCE, rounding_mode="floor")
-    for index in range(int(chunk[-1]) + 1 if len(chunk) else 0):
-        these = order[chunk == index]
-        face = these.repeat_interleave(count[these])
-        within = torch.arange(len(face), device=face.device)
-        within = within - (count[these].cumsum(0) - count[these]).repeat_interleave(count[these])
-        x, y = low[face, 0] + within % extent[face, 0], low[face, 1] + within // extent[face, 0]
-        sample = y * columns + x
-        ray = _rays(sample, columns).to(corners)
-        value = (edges[face] @ ray[:, :, None]).squeeze(-1)
-        normal = edges[face]
-        owned = (normal[..., 0] > 0) | ((normal[..., 0] == 0) & (normal[..., 1] > 0))
-        nearness = (inverse_depth[face] * ray).sum(-1)
-        hit = ((value > 0) | ((value == 0) & owned)).all(-1) & (nearness > 0) & (nearness <= 1 / near_depth)
-        face, sample, value, nearness = face[hit], sample[hit], value[hit], nearness[hit]
-        if surface.uvs is not None:
-            kept = _kept_by_alpha(surface, face, value / value.sum(-1, keepdim=True))
-            face, sample, nearness = face[kept], sample[kept], nearness[kept]
-        before = best.clone()
-        best.scatter_reduce_(0, sample, nearness, "amax")
-        owner[best > before] = len(corners)
-        winning = (nearness == best[sample]) & (best[sample] > before[sample])
-        owner.scatter_reduce_(0, sample[winning], face[winning], "amin")
-    sample = torch.nonzero(owner < len(corners)).squeeze(-1)
-    return owner[sample], sample
 
 
 def _kept_by_alpha(

@@ -143,24 +143,43 @@ HD Quad load_quad(const float* from) {
 HD void store_quad(Quad quad, float* to) { __builtin_memcpy(to, &quad, sizeof quad); }
 
 #if defined(__has_builtin) && __has_builtin(__builtin_shufflevector)
-#define STUDIO_SHUFFLE4(a, b, i, j, k, l) __builtin_shufflevector(a, b, i, j, k, l)
+#define STUDIO_SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
 #else
-#define STUDIO_SHUFFLE4(a, b, i, j, k, l) __builtin_shuffle(a, b, (decltype(a > b)){i, j, k, l})
+#define STUDIO_SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (RawInt){__VA_ARGS__})
 #endif
 
-HD void transpose(Quad (&q)[4]) {
-  const Quad ab_low = STUDIO_SHUFFLE4(q[0], q[1], 0, 4, 1, 5), ab_high = STUDIO_SHUFFLE4(q[0], q[1], 2, 6, 3, 7);
-  const Quad cd_low = STUDIO_SHUFFLE4(q[2], q[3], 0, 4, 1, 5), cd_high = STUDIO_SHUFFLE4(q[2], q[3], 2, 6, 3, 7);
-  q[0] = STUDIO_SHUFFLE4(ab_low, cd_low, 0, 1, 4, 5), q[1] = STUDIO_SHUFFLE4(ab_low, cd_low, 2, 3, 6, 7);
-  q[2] = STUDIO_SHUFFLE4(ab_high, cd_high, 0, 1, 4, 5), q[3] = STUDIO_SHUFFLE4(ab_high, cd_high, 2, 3, 6, 7);
+// The lanes i, j, k, l of each four, where 4 and more are those of b.
+#define STUDIO_OF(i, four) ((i) % 4 + 4 * (four) + ((i) < 4 ? 0 : LANES))
+#define STUDIO_FOUR(i, j, k, l, four) STUDIO_OF(i, four), STUDIO_OF(j, four), STUDIO_OF(k, four), STUDIO_OF(l, four)
+#if defined(__AVX512F__) && defined(__AVX512DQ__)
+#define STUDIO_SHUFFLE_FOURS(a, b, i, j, k, l)                                                                   \
+  STUDIO_SHUFFLE(a, b, STUDIO_FOUR(i, j, k, l, 0), STUDIO_FOUR(i, j, k, l, 1), STUDIO_FOUR(i, j, k, l, 2),       \
+                 STUDIO_FOUR(i, j, k, l, 3))
+#elif defined(__AVX2__)
+#define STUDIO_SHUFFLE_FOURS(a, b, i, j, k, l) \
+  STUDIO_SHUFFLE(a, b, STUDIO_FOUR(i, j, k, l, 0), STUDIO_FOUR(i, j, k, l, 1))
+#else
+#define STUDIO_SHUFFLE_FOURS(a, b, i, j, k, l) STUDIO_SHUFFLE(a, b, STUDIO_FOUR(i, j, k, l, 0))
+#endif
+
+// Each four neighbouring lanes of four vectors as rows of a square, turned.
+HD void transpose(RawFloat (&v)[4]) {
+  const RawFloat ab_low = STUDIO_SHUFFLE_FOURS(v[0], v[1], 0, 4, 1, 5);
+  const RawFloat ab_high = STUDIO_SHUFFLE_FOURS(v[0], v[1], 2, 6, 3, 7);
+  const RawFloat cd_low = STUDIO_SHUFFLE_FOURS(v[2], v[3], 0, 4, 1, 5);
+  const RawFloat cd_high = STUDIO_SHUFFLE_FOURS(v[2], v[3], 2, 6, 3, 7);
+  v[0] = STUDIO_SHUFFLE_FOURS(ab_low, cd_low, 0, 1, 4, 5), v[1] = STUDIO_SHUFFLE_FOURS(ab_low, cd_low, 2, 3, 6, 7);
+  v[2] = STUDIO_SHUFFLE_FOURS(ab_high, cd_high, 0, 1, 4, 5), v[3] = STUDIO_SHUFFLE_FOURS(ab_high, cd_high, 2, 3, 6, 7);
 }
 
 // A vector from its quads. Kept in registers: small stores followed by one wide load would wait for each other.
 HD Float join(const Quad (&quads)[QUADS]) {
 #if defined(__AVX512F__) && defined(__AVX512DQ__)
-  const __m256 low = _mm256_insertf128_ps(_mm256_castps128_ps256(quads[0]), quads[1], 1);
-  const __m256 high = _mm256_insertf128_ps(_mm256_castps128_ps256(quads[2]), quads[3], 1);
-  return Float(_mm512_insertf32x8(_mm512_castps256_ps512(low), high, 1));
+  // Masked copies, which more of the machine can do at a time than insertions.
+  __m512 all = _mm512_castps128_ps512(quads[0]);
+  all = _mm512_mask_broadcast_f32x4(all, 0x00f0, quads[1]);
+  all = _mm512_mask_broadcast_f32x4(all, 0x0f00, quads[2]);
+  return Float(_mm512_mask_broadcast_f32x4(all, 0xf000, quads[3]));
 #elif defined(__AVX2__)
   return Float(_mm256_insertf128_ps(_mm256_castps128_ps256(quads[0]), quads[1], 1));
 #else
@@ -173,14 +192,14 @@ template <int WIDTH>
 HD void load_rows(const float* const (&rows)[LANES], Float (&columns)[WIDTH]) {
   if constexpr (WIDTH % 4 == 0) {
     for (int i = 0; i < WIDTH; i += 4) {
-      Quad turned[4][QUADS];
-      for (int part = 0; part < QUADS; ++part) {
-        Quad quads[4];
-        for (int j = 0; j < 4; ++j) quads[j] = load_quad(rows[4 * part + j] + i);
-        transpose(quads);
-        for (int j = 0; j < 4; ++j) turned[j][part] = quads[j];
+      RawFloat square[4];
+      for (int j = 0; j < 4; ++j) {
+        Quad quads[QUADS];
+        for (int part = 0; part < QUADS; ++part) quads[part] = load_quad(rows[4 * part + j] + i);
+        square[j] = join(quads).raw;
       }
-      for (int j = 0; j < 4; ++j) columns[i + j] = join(turned[j]);
+      transpose(square);
+      for (int j = 0; j < 4; ++j) columns[i + j] = Float(square[j]);
     }
   } else {
     for (int i = 0; i < WIDTH; ++i) {
@@ -194,18 +213,18 @@ HD void load_rows(const float* const (&rows)[LANES], Float (&columns)[WIDTH]) {
 // The way back, for the first `lanes` rows.
 template <int WIDTH>
 HD void store_rows(const Float (&columns)[WIDTH], float* const (&rows)[LANES], int lanes) {
-  alignas(64) float turned[WIDTH][LANES];
-  for (int i = 0; i < WIDTH; ++i) columns[i].store(turned[i]);
   if constexpr (WIDTH % 4 == 0) {
-    for (int part = 0; part < QUADS && 4 * part < lanes; ++part) {
-      for (int i = 0; i < WIDTH; i += 4) {
-        Quad quads[4];
-        for (int j = 0; j < 4; ++j) quads[j] = load_quad(turned[i + j] + 4 * part);
-        transpose(quads);
-        for (int j = 0; j < 4 && 4 * part + j < lanes; ++j) store_quad(quads[j], rows[4 * part + j] + i);
+    for (int i = 0; i < WIDTH; i += 4) {
+      RawFloat square[4];
+      for (int j = 0; j < 4; ++j) square[j] = columns[i + j].raw;
+      transpose(square);
+      for (int lane = 0; lane < lanes; ++lane) {
+        __builtin_memcpy(rows[lane] + i, reinterpret_cast<const float*>(&square[lane % 4]) + lane / 4 * 4, sizeof(Quad));
       }
     }
   } else {
+    alignas(64) float turned[WIDTH][LANES];
+    for (int i = 0; i < WIDTH; ++i) columns[i].store(turned[i]);
     for (int lane = 0; lane < lanes; ++lane) {
       for (int i = 0; i < WIDTH; ++i) rows[lane][i] = turned[i][lane];
     }

@@ -35,11 +35,17 @@ struct ScreenTriangle {
   Condition<T> faces_camera;  // counter-clockwise as seen
 };
 
+// Negative where the corners are counter-clockwise as seen.
+template <class T>
+HD T signed_volume(const Vec3<T> (&u)[3]) {
+  return dot(cross(u[1] - u[0], u[2] - u[0]), u[0]);
+}
+
 // False where the triangle is seen edge on, has no area, or is not finite. `above_zero` is the least positive number.
 template <class T>
 HD Condition<T> set_up(const Vec3<T> (&u)[3], const T (&a)[3], T above_zero, ScreenTriangle<T>& out) {
   const T zero = T(0);
-  const T volume = dot(cross(u[1] - u[0], u[2] - u[0]), u[0]);
+  const T volume = signed_volume(u);
   const T inverse_volume = T(1) / volume;
   out.faces_camera = volume < zero;
   for (int i = 0; i < 3; ++i) {

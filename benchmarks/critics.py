@@ -81,7 +81,7 @@ def main() -> None:
         cameras = orbit(
             torch.arange(args.views) * (360.0 / args.views), torch.full((args.views,), 15.0), 64, 64
         )
-        views = drawn(run.splats(), run.renderer(), cameras).rgb
+        views = drawn(run.scene(), run.renderer(), cameras).rgb
         told = told_to_critic(term.conditioning(cameras, torch.ones(args.views, 3)))
         before = knowledge(guidance.critic, prior, told, views, args.steps)
         guidance.load_state(_own(state.learned, term))

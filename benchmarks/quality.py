@@ -106,7 +106,7 @@ def prompts(args: Quality) -> None:
     judge = LibraryPrior(Catalogue.load(), resolution=SIZE)
     for prompt in listed:
         run = finished(prompt, args.preset, (), args.output)
-        views = drawn(run.splats(), run.renderer(), cameras)
+        views = drawn(run.scene(), run.renderer(), cameras)
         nearest = judge.nearest_entry(views.rgb, cameras, torch.ones(VIEWS, 3)).entry
         hit = nearest in judge.match(prompt).members
         hits += hit
@@ -132,7 +132,7 @@ def janus(args: Quality) -> None:
 def has_second_face(run: Run, prompt: str) -> bool:
     """Whether the result's back is nearer to a true front than to any true back of the prompt's models."""
     front_and_back = around(2)
-    back = drawn(run.splats(), run.renderer(), front_and_back[1:]).rgb[0]
+    back = drawn(run.scene(), run.renderer(), front_and_back[1:]).rgb[0]
     fronts, backs = library(run).true_renderings(prompt, front_and_back, torch.ones(2, 3)).unbind(1)
     return resembles_front(back, fronts, backs)
 

@@ -26,7 +26,7 @@ def main(steps: int = 60, resolution: int = 64, output: Path = Path("runs")) -> 
     for _ in resumed:
         pass
 
-    is_same = torch.equal(whole.splats().means, resumed.splats().means)
+    is_same = torch.equal(whole.primitives().means, resumed.primitives().means)
     print(f"{whole.folder} and {resumed.folder} are {'the same' if is_same else 'different'}")
     return is_same
 

@@ -28,7 +28,6 @@ from studio.evaluate.compare import Comparison, method_kinds
 from studio.evaluate.likeness import clip_at_hand
 from studio.export.files import replacing, write_bytes
 from studio.export.images import to_pixels
-from studio.export.views import pictures
 from studio.guidance import hybrid
 from studio.guidance.citation import Citation
 from studio.guidance.methods import citations
@@ -54,6 +53,7 @@ from studio.run.build import build_device, build_prior, small_prior_folder
 from studio.run.forecast import forecast
 from studio.run.prior_names import prior_named
 from studio.run.session import Run
+from studio.run.views import drawn
 
 _TRAIN_LINE_EVERY_S = 10.0
 
@@ -236,12 +236,11 @@ def render(command: arguments.Render) -> int:
     camera = orbit(*angles, command.size, command.size)
     if command.source.is_dir():
         run = Run.open(command.source)
-        drawn = pictures(run.renderer(), run.splats(), camera, brightness=1.0, device=run.device)
+        picture = drawn(run.scene(), run.renderer(), camera)
     else:
-        drawn = MeshRenderer()(normalised(load_mesh(command.source)), camera, torch.ones(1, 3))
-    picture = Image.fromarray(to_pixels(drawn.rgb)[0])
+        picture = MeshRenderer()(normalised(load_mesh(command.source)), camera, torch.ones(1, 3))
     with replacing(command.output) as temporary:
-        picture.save(temporary)
+        Image.fromarray(to_pixels(picture.rgb)[0]).save(temporary)
     print(command.output)
     return 0
 

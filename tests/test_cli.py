@@ -111,7 +111,7 @@ def test_ctrl_c_saves_and_resume_goes_on(
     resumed = studio_command("resume", "stopped/a-red-cube")
     assert resumed.code == 0, resumed
     assert "3 of 4 steps done" in resumed.out
-    ends = [Run.open(Path(folder) / "a-red-cube").splats() for folder in ("whole", "stopped")]
+    ends = [Run.open(Path(folder) / "a-red-cube").primitives() for folder in ("whole", "stopped")]
     assert torch.equal(ends[0].means, ends[1].means)
     assert torch.equal(ends[0].sh, ends[1].sh)
 

@@ -16,7 +16,6 @@ from studio.evaluate.likeness import Judge
 from studio.evaluate.metrics import mode_coverage
 from studio.evaluate.page import TRUTHS, Cell, Curve, Group, Row, Truth
 from studio.export.images import to_pixels
-from studio.export.views import pictures
 from studio.guidance.methods import citations
 from studio.priors.library import LibraryPrior
 from studio.recipes.config import Recipe
@@ -55,7 +54,7 @@ def cell_of(run: Run, truths: Sequence[Truth], judge: Judge | None, cells: int, 
     figures |= _coverage(models, truths)
     if judge is not None and not ending:
         cameras = held_out_cameras(recipe.stages[-1].resolution_at(1.0))
-        scenes = [run.splats(particle) for particle in range(recipe.particles)]
+        scenes = [run.scene(particle) for particle in range(recipe.particles)]
         figures |= judge.figures(torch.cat([drawn(scene, run.renderer(), cameras).rgb for scene in scenes]))
     method = recipe.stages[0].guidance[0].method
     return Cell(
@@ -234,8 +233,8 @@ def _turntable(run: Run, frames: int) -> bytes:
     """One turn of the scene as an animated WebP."""
     azimuth = torch.arange(frames) * (360.0 / frames)
     cameras = orbit(azimuth, torch.full_like(azimuth, 15.0), FRAME_SIZE, FRAME_SIZE)
-    drawn = pictures(run.renderer(), run.splats(), cameras, brightness=1.0, device=run.device)
-    first, *others = (Image.fromarray(frame) for frame in to_pixels(drawn.rgb))
+    turn = drawn(run.scene(), run.renderer(), cameras)
+    first, *others = (Image.fromarray(frame) for frame in to_pixels(turn.rgb))
     duration = FRAME_MS * FRAMES // frames
     buffer = io.BytesIO()
     first.save(buffer, "WEBP", save_all=True, append_images=others, duration=duration, loop=0, quality=80)

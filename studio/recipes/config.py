@@ -498,8 +498,8 @@ class Recipe:
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     """Two runs of one recipe on one machine's CPU are identical, bit for bit."""
     particles: Annotated[int, Field(ge=1, le=64)] = 1
-    """Scenes that are optimised side by side, seen from the same cameras, each from a start of its own. A critic
-    learns from all of them (ProlificDreamer)."""
+    """Scenes that are optimised side by side, seen from the same cameras, each from a start of its own. A
+    critic learns from all of them (ProlificDreamer)."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """``auto`` takes CUDA where there is a GPU."""
     prior: PriorConfig = AutoPriorConfig()

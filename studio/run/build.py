@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,7 +24,7 @@ from studio.guidance.methods import (
     negative_prompts,
 )
 from studio.guidance.refusals import limits_of
-from studio.interfaces import CameraSampler, Guidance, Prior
+from studio.interfaces import CameraSampler, Guidance, Prior, Renderer
 from studio.priors import weights
 from studio.priors.catalogue import Catalogue
 from studio.priors.debiasing import debiased_prompts
@@ -38,7 +39,9 @@ from studio.recipes.config import (
     MultiViewConfig,
     PriorConfig,
     Recipe,
+    RendererConfig,
     SmallPriorConfig,
+    SplattingConfig,
     Stage,
 )
 from studio.recipes.guidance import VpcsmConfig
@@ -88,7 +91,7 @@ class BuiltStage:
 
     config: Stage
     cameras: CameraSampler
-    renderer: SplatRenderer
+    renderer: Renderer[Any]
     terms: tuple[BuiltTerm, ...]
     topology: Topology
 
@@ -151,6 +154,15 @@ def _priors_beside(recipe: Recipe, device: torch.device) -> dict[PriorConfig, Ch
     }
 
 
+def build_renderer(config: RendererConfig, footprints: bool = False) -> Renderer[Any]:
+    """What draws a stage's kind of scene; with ``footprints``, and shows topology what it watches."""
+    match config:
+        case SplattingConfig():
+            return SplatRenderer(config.backend, config.antialias, footprints)
+        case _:
+            assert_never(config)
+
+
 def _build_stage(stage: Stage, recipe: Recipe, priors: Mapping[PriorConfig, Prior]) -> BuiltStage:
     for term in stage.guidance:
         for config in (term.prior or recipe.prior, term.views_prior):
@@ -160,7 +172,7 @@ def _build_stage(stage: Stage, recipe: Recipe, priors: Mapping[PriorConfig, Prio
     return BuiltStage(
         config=stage,
         cameras=build_cameras(stage.cameras, stage.resolution_at(1.0)),
-        renderer=SplatRenderer(stage.renderer.backend, stage.renderer.antialias, footprints=topology.watches),
+        renderer=build_renderer(stage.renderer, footprints=topology.watches),
         terms=tuple(_build_term(index, term, recipe, priors) for index, term in enumerate(stage.guidance)),
         topology=topology,
     )

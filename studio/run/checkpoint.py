@@ -18,7 +18,7 @@ from studio.export.files import write_bytes
 from studio.recipes.config import Recipe, SceneConfig
 from studio.run.optimize import LoopState, Particle, adam
 from studio.run.watchdogs import Alarms
-from studio.scenes.gaussians import Gaussians
+from studio.scenes.kinds import scene_from_state
 from studio.scenes.topology import TopologyState
 
 FORMAT = 1
@@ -90,7 +90,7 @@ def check_format(found: int, path: Path) -> None:
 
 
 def _particle(tensors: dict[str, Tensor], config: SceneConfig) -> Particle:
-    scene = Gaussians.from_state(_part(tensors, "scene"), config)
+    scene = scene_from_state(_part(tensors, "scene"), config)
     optimizer = adam(scene)
     for group in optimizer.param_groups:
         moments = _part(tensors, f"adam/{group['name']}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -23,24 +24,24 @@ from studio.evaluate.metrics import (
 from studio.interfaces import Prior, Renderer
 from studio.priors.library import LibraryPrior
 from studio.recipes.config import Recipe
-from studio.run.views import drawn, four_sides, held_out_cameras, side_cameras
-from studio.types import Splats
+from studio.run.views import drawn, held_out_cameras, side_cameras
+from studio.scenes.kinds import AnyScene
 
 Figure = int | float | str
 """One thing that is measured."""
 
 
 def final_metrics(
-    splats: Splats, renderer: Renderer[Splats], recipe: Recipe, prior: Prior
+    scene: AnyScene, renderer: Renderer[Any], recipe: Recipe, prior: Prior
 ) -> dict[str, Figure]:
     """Figures by name, from 16 held-out views; with the exact prior also the distance to the truth."""
     size = recipe.stages[-1].resolution_at(1.0)
-    views = drawn(splats, renderer, held_out_cameras(size))
-    sides = four_sides(splats, renderer, size).rgb
-    found: dict[str, Figure] = {"steps": recipe.total_steps, "splats": len(splats.means)}
+    views = drawn(scene, renderer, held_out_cameras(size))
+    sides = drawn(scene, renderer, side_cameras(size)).rgb
+    found: dict[str, Figure] = {"steps": recipe.total_steps, "primitives": len(scene)}
     found |= picture_metrics(views.rgb, views.alpha, sides)
     if isinstance(prior, LibraryPrior):
-        found |= truth_metrics(splats, renderer, recipe.prompt, prior, size)
+        found |= truth_metrics(scene, renderer, recipe.prompt, prior, size)
     return found
 
 
@@ -75,7 +76,7 @@ def picture_metrics(
 
 
 def truth_metrics(
-    splats: Splats, renderer: Renderer[Splats], prompt: str, prior: LibraryPrior, size: int
+    scene: AnyScene, renderer: Renderer[Any], prompt: str, prior: LibraryPrior, size: int
 ) -> dict[str, Figure]:
     """Distance to the nearest of the models that the prompt names, over 16 held-out views.
 
@@ -85,14 +86,14 @@ def truth_metrics(
     cameras = held_out_cameras(size)
     white, black = torch.ones(len(cameras), 3), torch.zeros(len(cameras), 3)
     truths = prior.true_renderings(prompt, cameras, white)
-    views = drawn(splats, renderer, cameras)
-    rgb, alpha = views.rgb.cpu(), views.alpha.cpu()
+    views = drawn(scene, renderer, cameras)
+    rgb, alpha = views.rgb, views.alpha
     scores = torch.stack([psnr(rgb, truth).mean() for truth in truths])
     best = int(scores.argmax())
     on_black = prior.true_renderings(prompt, cameras, black)[best]
     sides = side_cameras(size)[[0, 2]]
     fronts, backs = prior.true_renderings(prompt, sides, white[:2]).unbind(1)
-    back = drawn(splats, renderer, sides[1:]).rgb[0].cpu()
+    back = drawn(scene, renderer, sides[1:]).rgb[0]
     true_alpha = 1 - (truths[best] - on_black).mean(1, keepdim=True)
     return {
         "nearest_model": prior.catalogue.entries[prior.match(prompt).members[best]].id,

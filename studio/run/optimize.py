@@ -20,10 +20,11 @@ from studio.randomness import generator
 from studio.recipes.config import Recipe
 from studio.recipes.ramps import value_at
 from studio.renderers.background import background_colors
+from studio.renderers.instants import joined, render
 from studio.run.build import BuiltStage
 from studio.run.watchdogs import Alarms, Observation, examine
 from studio.scenes.gaussians import Gaussians
-from studio.scenes.initialise import initial_gaussians
+from studio.scenes.kinds import AnyScene, handed_over, initial_scene, scene_from_state
 from studio.scenes.regularizers import regularization
 from studio.scenes.topology import TopologyState, apply
 from studio.types import Cameras, GuidanceOutput, RenderOutput, StepReport
@@ -44,14 +45,14 @@ class Particle:
         statistics: what topology has seen.
     """
 
-    scene: Gaussians
+    scene: AnyScene
     optimizer: torch.optim.Adam
     statistics: TopologyState
 
     @staticmethod
-    def beginning(scene: Gaussians) -> Particle:
+    def beginning(scene: AnyScene) -> Particle:
         """A scene with fresh moments and statistics."""
-        return Particle(scene, adam(scene), TopologyState.empty(len(scene), scene.tensors.means.device))
+        return Particle(scene, adam(scene), TopologyState.empty(len(scene), device_of(scene)))
 
 
 @dataclass
@@ -82,14 +83,19 @@ def initial_state(recipe: Recipe, device: torch.device) -> LoopState:
     config = recipe.stages[0].scene
 
     def begin(index: int) -> Particle:
-        scene = initial_gaussians(config, generator(recipe.seed, "initialise", index))
+        scene = initial_scene(config, generator(recipe.seed, "initialise", index))
         on_device = {name: tensor.to(device) for name, tensor in scene.state().items()}
-        return Particle.beginning(Gaussians.from_state(on_device, config))
+        return Particle.beginning(scene_from_state(on_device, config))
 
     return LoopState(0, 0, tuple(begin(index) for index in range(recipe.particles)), Alarms())
 
 
-def adam(scene: Gaussians) -> torch.optim.Adam:
+def device_of(scene: AnyScene) -> torch.device:
+    """Where a scene's tensors are."""
+    return next(iter(scene.parameter_groups())).parameter.device
+
+
+def adam(scene: AnyScene) -> torch.optim.Adam:
     """A fresh optimiser for a scene's tensors."""
     groups = [
         {"name": group.name, "params": [group.parameter], "lr": group.learning_rate}
@@ -136,12 +142,7 @@ def draw_cameras(
 
 def _begin_stage(recipe: Recipe, index: int, state: LoopState) -> None:
     """Hand the scenes over to the next stage: new learning rates, fresh moments and statistics."""
-    scenes = [
-        Gaussians.from_state(particle.scene.state(), recipe.stages[index].scene)
-        for particle in state.particles
-    ]
-    for scene in scenes:
-        scene.match_sh_degree()
+    scenes = [handed_over(particle.scene, recipe.stages[index].scene) for particle in state.particles]
     state.stage, state.particles = index, tuple(Particle.beginning(scene) for scene in scenes)
     state.learned = {}
 
@@ -164,7 +165,7 @@ def _learned(stage: BuiltStage) -> dict[str, Tensor]:
 def _step(recipe: Recipe, index: int, stage: BuiltStage, stage_step: int, state: LoopState) -> StepReport:
     config, step = stage.config, state.step
     scenes = [particle.scene for particle in state.particles]
-    device = scenes[0].tensors.means.device
+    device = device_of(scenes[0])
     progress = stage_step / config.steps
     clock = _Stopwatch()
 
@@ -173,17 +174,16 @@ def _step(recipe: Recipe, index: int, stage: BuiltStage, stage_step: int, state:
     background = background_colors(config.background, len(cameras), progress, rng).to(device)
     clock.lap("cameras")
 
-    splats = [scene.at() for scene in scenes]
-    renders = [stage.renderer(own, cameras, background) for own in splats]
-    render = _side_by_side(renders)
+    renders = [render(scene, stage.renderer, cameras, background) for scene in scenes]
+    shown = joined(renders)
     clock.lap("render")
 
     repeated = list(range(len(cameras))) * len(scenes)
-    outputs = _guide(recipe, stage, step, progress, render, cameras[repeated], background[repeated])
+    outputs = _guide(recipe, stage, step, progress, shown, cameras[repeated], background[repeated])
     losses = {name: weight * output.loss for name, (weight, output) in outputs.items()}
     wishes = [
-        regularization(config.regularizers, own, its_render, progress)
-        for own, its_render in zip(splats, renders, strict=True)
+        regularization(config.regularizers, scene, its_render, progress)
+        for scene, its_render in zip(scenes, renders, strict=True)
     ]
     losses |= {name: torch.stack([wish[name] for wish in wishes]).mean() for name in wishes[0]}
     clock.lap("guidance")
@@ -212,13 +212,13 @@ def _step(recipe: Recipe, index: int, stage: BuiltStage, stage_step: int, state:
 
     is_logged = state.step % recipe.log_every == 0 or state.step == recipe.total_steps
     statistics = {
-        "alpha_mean": float(render.alpha.detach().mean()),
-        "splats": float(sum(map(len, scenes))),
+        "alpha_mean": float(shown.alpha.detach().mean()),
+        "primitives": float(sum(map(len, scenes))),
         "images": float(len(repeated)),
         "denoiser_calls": float(sum(output.denoiser_calls for _, output in outputs.values())),
     }
     if is_logged:
-        statistics["burnt"] = burnt_share(render)
+        statistics["burnt"] = burnt_share(shown)
     for name, (_, output) in outputs.items():
         statistics |= {f"{name}_{term}": value for term, value in output.terms.items()}
     state.alarms, warnings = examine(
@@ -245,14 +245,6 @@ def _step(recipe: Recipe, index: int, stage: BuiltStage, stage_step: int, state:
         seconds=clock.seconds,
         statistics=statistics,
         warnings=warnings,
-    )
-
-
-def _side_by_side(renders: Sequence[RenderOutput]) -> RenderOutput:
-    """What guidance sees of several scenes: the views of the first, then those of the second ..."""
-    return RenderOutput(
-        rgb=torch.cat([render.rgb for render in renders]),
-        alpha=torch.cat([render.alpha for render in renders]),
     )
 
 
@@ -287,7 +279,9 @@ def _change_topology(
     particle: Particle,
     render: RenderOutput,
 ) -> None:
-    topology, device = stage.topology, render.rgb.device
+    topology, scene, device = stage.topology, particle.scene, render.rgb.device
+    if not isinstance(scene, Gaussians):
+        return
 
     def draws(purpose: str) -> torch.Generator:
         return generator(recipe.seed, f"{purpose} {number}" if number else purpose, step, device)
@@ -295,16 +289,19 @@ def _change_topology(
     if topology.watches and render.footprints is not None:
         particle.statistics = particle.statistics.observed(render.footprints, render.rgb.shape[-1])
     rate = value_at(stage.config.learning_rate, progress) * stage.config.scene.means_rate
-    topology.explore(particle.scene, rate, progress, draws("exploration"))
-    edit = topology.edit(particle.scene.tensors, particle.statistics, stage_step, progress, draws("topology"))
+    topology.explore(scene, rate, progress, draws("exploration"))
+    edit = topology.edit(scene.tensors, particle.statistics, stage_step, progress, draws("topology"))
     if edit is not None:
-        particle.statistics = apply(edit, particle.scene, particle.optimizer)
+        particle.statistics = apply(edit, scene, particle.optimizer)
 
 
-def _non_finite(scene: Gaussians) -> tuple[str, ...]:
+def _non_finite(scene: AnyScene) -> tuple[str, ...]:
     """Names of the tensors whose gradient holds a value that is not finite."""
-    named = scene.tensors.named().items()
-    gradients = {name: tensor.grad for name, tensor in named if tensor.grad is not None and tensor.numel()}
+    gradients = {
+        group.name: group.parameter.grad
+        for group in scene.parameter_groups()
+        if group.parameter.grad is not None and group.parameter.numel()
+    }
     # One number a tensor: a sum is not finite if any of its terms is not.
     sums = torch.stack([gradient.sum() for gradient in gradients.values()])
     if bool(sums.isfinite().all()):

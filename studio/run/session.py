@@ -21,24 +21,30 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from studio.errors import StudioError
 from studio.export.asset import export_files
 from studio.export.files import replacing, write_bytes
 from studio.export.formats import asset_paths
 from studio.export.images import to_pixels
-from studio.interfaces import Prior
+from studio.interfaces import Prior, Renderer
 from studio.prompts import clean_prompt
 from studio.recipes.config import Recipe
 from studio.recipes.load import load, read, to_toml
-from studio.renderers.splatting import SplatRenderer
 from studio.run import checkpoint
-from studio.run.build import BuiltStage, ChosenPrior, build_device, build_prior, build_stages
+from studio.run.build import (
+    BuiltStage,
+    ChosenPrior,
+    build_device,
+    build_prior,
+    build_renderer,
+    build_stages,
+)
 from studio.run.events import EventLog
 from studio.run.metrics import Figure, combined, final_metrics
 from studio.run.optimize import LoopState, initial_state, optimize
-from studio.run.views import four_sides
+from studio.run.views import drawn, side_cameras
+from studio.scenes.kinds import AnyScene, scene_from_state
 from studio.types import RenderOutput, Splats, StepReport
 
 LONGEST_NAME = 64
@@ -125,22 +131,25 @@ class Run:
         """Which prior the run uses, and why."""
         return self._choice().reason
 
-    def splats(self, particle: int = 0) -> Splats:
-        """A copy of the scene as it is now, without gradients; where there are several, of one of them."""
-        with torch.no_grad():
-            splats = self._loaded().particles[particle].scene.at()
-        return Splats(
-            **{field.name: getattr(splats, field.name).detach().clone() for field in fields(Splats)}
-        )
+    def scene(self, particle: int = 0) -> AnyScene:
+        """A copy of the scene as it is now; where there are several, of one of them."""
+        state = self._loaded()
+        own = state.particles[particle].scene.state()
+        config = self.recipe.stages[state.stage].scene
+        return scene_from_state({name: tensor.detach().clone() for name, tensor in own.items()}, config)
 
-    def renderer(self) -> SplatRenderer:
-        """What draws the scene in its last stage."""
-        config = self.recipe.stages[-1].renderer
-        return SplatRenderer(config.backend, config.antialias)
+    def primitives(self, particle: int = 0) -> Splats:
+        """What the renderer draws of the scene at rest, without gradients."""
+        found = self.scene(particle).at(None)
+        return replace(found, **{field.name: getattr(found, field.name).detach() for field in fields(found)})
+
+    def renderer(self) -> Renderer[Any]:
+        """What draws the scene as it is now."""
+        return build_renderer(self.recipe.stages[self._loaded().stage].renderer)
 
     def render_sides(self, size: int = 256, particle: int = 0) -> RenderOutput:
         """A scene from the front, the right, the back and the left, over white."""
-        return four_sides(self.splats(particle), self.renderer(), size)
+        return drawn(self.scene(particle), self.renderer(), side_cameras(size))
 
     def latest_preview(self) -> Path | None:
         """The newest preview picture, if there is one yet."""
@@ -205,7 +214,7 @@ class Run:
     def _finish(self, seconds: float) -> None:
         metrics = combined(
             [
-                final_metrics(self.splats(index), self.renderer(), self.recipe, self.prior)
+                final_metrics(self.scene(index), self.renderer(), self.recipe, self.prior)
                 for index in self._particles
             ]
         )
@@ -232,7 +241,7 @@ class Run:
         paths = asset_paths(self.folder / "assets", self.recipe.export.formats) if paths is None else paths
         reports = [
             export_files(
-                self.splats(index), self.renderer(), _numbered(paths, index), self.recipe.export, progress
+                self.primitives(index), self.renderer(), _numbered(paths, index), self.recipe.export, progress
             )
             for index in self._particles
         ]

@@ -1,19 +1,18 @@
-"""The cameras from which a run looks at its own scene."""
+"""The cameras from which a run looks at its own scene, and what they see."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 
 from studio.cameras import fibonacci_sphere, orbit
-from studio.interfaces import Renderer
-from studio.types import Cameras, RenderOutput, Splats
+from studio.interfaces import Renderer, Scene
+from studio.renderers.instants import joined, render
+from studio.types import Cameras, RenderOutput
 
 HELD_OUT = 16
-
-
-def four_sides(splats: Splats, renderer: Renderer[Splats], size: int) -> RenderOutput:
-    """Front, right, back and left over white, from a little above."""
-    return drawn(splats, renderer, side_cameras(size))
+_VIEWS_AT_ONCE = 8
 
 
 def side_cameras(size: int) -> Cameras:
@@ -27,8 +26,16 @@ def held_out_cameras(size: int) -> Cameras:
     return fibonacci_sphere(HELD_OUT, size, size, (-20.0, 60.0), offset=0.25)
 
 
-def drawn(splats: Splats, renderer: Renderer[Splats], cameras: Cameras, grey: float = 1.0) -> RenderOutput:
-    """The splats over a grey (white unless said otherwise), without gradients."""
-    device = splats.means.device
+def drawn(scene: Scene[Any], renderer: Renderer[Any], cameras: Cameras, grey: float = 1.0) -> RenderOutput:
+    """The scene over a grey (white unless said otherwise), without gradients, on the CPU.
+
+    A few views at a time, to bound memory.
+    """
+    device = next(iter(scene.parameter_groups())).parameter.device
+    parts = []
     with torch.no_grad():
-        return renderer(splats, cameras.to(device), torch.full((len(cameras), 3), grey, device=device))
+        for start in range(0, len(cameras), _VIEWS_AT_ONCE):
+            some = cameras[start : start + _VIEWS_AT_ONCE].to(device)
+            part = render(scene, renderer, some, torch.full((len(some), 3), grey, device=device))
+            parts.append(RenderOutput(part.rgb.cpu(), part.alpha.cpu()))
+    return joined(parts)

@@ -66,7 +66,7 @@ def test_a_run_of_several_particles_shows_and_exports_each(models: Path, tmp_pat
     assert [path.name for path in paths] == ["cube.ply", "cube.png", "cube-2.ply", "cube-2.png"]
     assert (tmp_path / "cube.ply").read_bytes() != (tmp_path / "cube-2.ply").read_bytes()
     again = Run.open(run.folder)
-    assert torch.equal(again.splats(1).means, run.splats(1).means)
+    assert torch.equal(again.primitives(1).means, run.primitives(1).means)
 
 
 def test_stopping_saves_and_opening_goes_on_bit_for_bit(models: Path, tmp_path: Path) -> None:
@@ -129,7 +129,7 @@ def test_previews_on_request(models: Path, tmp_path: Path) -> None:
     path = run.save_preview()
     assert path == run.latest_preview() == run.folder / "previews" / "0000000.png"
     assert run.render_sides(24).rgb.shape == (4, 3, 24, 24)
-    assert not run.splats().means.requires_grad
+    assert not run.primitives().means.requires_grad
 
 
 def test_earlier_runs_are_never_touched(models: Path, tmp_path: Path) -> None:
@@ -248,7 +248,7 @@ def test_a_lost_checkpoint_folder_starts_from_the_beginning(models: Path, tmp_pa
     first = Run.create(tiny_recipe(models), tmp_path)
     second = Run.open(first.folder)
     assert first.step == second.step == 0
-    mine, theirs = first.splats(), second.splats()
+    mine, theirs = first.primitives(), second.primitives()
     assert equal({"means": mine.means, "sh": mine.sh}, {"means": theirs.means, "sh": theirs.sh})
 
 

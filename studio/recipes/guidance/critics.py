@@ -52,8 +52,8 @@ class TrainedCriticConfig:
 class FittedCriticConfig:
     """The exact score of a distribution fitted to each step's renders anew: nothing to train.
 
-    For comparisons, with several particles: told a camera it knows what they show to it at this step, told none
-    what they show to all of the step's cameras.
+    For comparisons, with several particles: told a camera it knows what they show to it at this step, told
+    none what they show to all of the step's cameras.
     """
 
     kind: Literal["fitted"] = "fitted"

@@ -6,6 +6,7 @@ runs, in processor time with one thread, and in wall time with one thread and wi
 - Hash grid: 16 levels of 2 features, 2^15 entries a level, 65536 points.
 - Volume: 16384 rays through a grid of 64^3 corners with density and colour, four fifths of whose cells are
   empty. Torch takes 64 trilinear samples of each ray; the studio marches and samples what is occupied.
+- Perceptron: 32 inputs, two hidden layers of 64, 4 outputs, all gradients; against torch's own layers.
 - Planes: 6 planes of 64^2 texels with 16 channels, 50000 points of space and time, against ``grid_sample``.
 """
 
@@ -28,6 +29,7 @@ from studio.ops.hash_grid import HashGrid, hash_grid
 from studio.ops.library import Backend
 from studio.ops.marching import OccupancyGrid, march
 from studio.ops.marching_reference import cross_cube
+from studio.ops.mlp import mlp
 from studio.ops.planes import PlaneGrid, sample_planes
 
 Result = Sequence[Tensor]
@@ -122,6 +124,24 @@ def volume(rng: torch.Generator) -> Contest:
     return Contest("march + composite", packed, dense, 10, lambda result: [result[0], result[1][filled]])
 
 
+def perceptron(rng: torch.Generator, points: int) -> Contest:
+    widths = (32, 64, 64, 4)
+    inputs = torch.randn(points, widths[0], generator=rng).requires_grad_()
+    weights = [torch.randn(o, i, generator=rng) / math.sqrt(i) for i, o in itertools.pairwise(widths)]
+    biases = [torch.randn(o, generator=rng) for o in widths[1:]]
+    leaves = [inputs, *(layer.requires_grad_() for layer in (*weights, *biases))]
+    v = torch.rand(points, widths[-1], generator=rng)
+
+    def run(backend: Backend) -> Callable[[], Result]:
+        return lambda: with_gradients(mlp(inputs, weights, biases, backend=backend), leaves, v)
+
+    # Where rounding decides whether a neuron is on, single rows of the inputs' gradient differ.
+    return Contest(
+        f"perceptron, {points} points", run("native"), run("torch"), 1,
+        lambda result: [result[0], *result[2:]],
+    )  # fmt: skip
+
+
 def planes(rng: torch.Generator) -> list[Contest]:
     grid = PlaneGrid(((64, 64, 64, 64),), channels=16)
     still = torch.rand(50000, 4, generator=rng)
@@ -163,8 +183,9 @@ def main() -> None:
     print(*library.report(), sep="\n")
     rng = torch.Generator().manual_seed(0)
     contests = [*hash_grids(rng), volume(rng), *planes(rng)]
+    contests += [perceptron(rng, points) for points in (16384, 65536, 262144)]
     columns = {"differ by": 10, "cpu": 10, "wall": 10, "all wall": 10, "torch cpu": 11, "ratio": 7, "aim": 5}
-    print(" " * 26 + "".join(f"{name:>{width}}" for name, width in columns.items()))
+    print(" " * 28 + "".join(f"{name:>{width}}" for name, width in columns.items()))
     for contest in contests:
         torch.set_num_threads(1)
         error = agreement(contest)
@@ -175,7 +196,7 @@ def main() -> None:
         torch.set_num_threads(all_threads)
         both = least(lambda contest=contest: contest.native(), 20)  # type: ignore[misc]
         print(
-            f"{contest.name:26}{error:10.0e}{1e3 * one.cpu:7.1f} ms{1e3 * one.wall:7.1f} ms"
+            f"{contest.name:28}{error:10.0e}{1e3 * one.cpu:7.1f} ms{1e3 * one.wall:7.1f} ms"
             f"{1e3 * both.wall:7.1f} ms{1e3 * peer.cpu:8.1f} ms{peer.cpu / one.cpu:6.1f}x"
             f"{contest.at_least:5.0f}"
         )

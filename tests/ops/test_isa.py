@@ -10,12 +10,13 @@ import pytest
 
 PROGRAM = """
 from studio.ops import library
-from tests.ops import test_compositing, test_hash_grid, test_marching, test_planes
+from tests.ops import test_compositing, test_hash_grid, test_marching, test_mlp, test_planes
 assert library.find("cpu").isa == {isa!r}
 test_hash_grid.assert_agrees(test_hash_grid.MIXED, 500)
 test_planes.assert_agrees(test_planes.MIXED, 300)
 test_marching.assert_agrees(16, 300, 0.02)
 test_compositing.assert_agrees(100, 50)
+test_mlp.assert_agrees(200)
 """
 
 

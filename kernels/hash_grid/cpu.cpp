@@ -173,12 +173,7 @@ void slope_points(const StudioHashGrid& in, int64_t first) {
   }
 }
 
-// call(std::integral_constant<int, features>), without std.
-template <int N>
-struct Constant {
-  static constexpr int value = N;
-};
-
+// call(Constant<features>)
 template <class Call>
 void with_features(const StudioHashGrid& in, Call&& call) {
   switch (in.features) {

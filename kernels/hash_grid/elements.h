@@ -6,7 +6,9 @@
 
 STUDIO_NAMESPACE_BEGIN
 
-HD Vec3<float> point_of(const float* values, int64_t i) { return {values[3 * i], values[3 * i + 1], values[3 * i + 2]}; }
+HD Vec3<float> point_of(const float* values, int64_t i) {
+  return {values[3 * i], values[3 * i + 1], values[3 * i + 2]};
+}
 
 // Point i / levels in level i % levels.
 struct HashElement {

@@ -197,12 +197,7 @@ void plane_vjp(const Scale& scale, int p, int64_t count, const Chunk& chunk) {
   }
 }
 
-// call(a type whose value is the number of planes of a scale): known beforehand, the samples stay in registers.
-template <int N>
-struct Constant {
-  static constexpr int value = N;
-};
-
+// call(Constant<planes of a scale>): with the number known beforehand, the samples stay in registers.
 template <class Call>
 void with_planes(const StudioPlanes& in, Call&& call) {
   if (in.scales < 1 || in.scales > STUDIO_PLANES_SCALES || in.channels < 1) {

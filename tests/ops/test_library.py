@@ -13,6 +13,7 @@ import torch
 
 from studio.errors import StudioError
 from studio.ops import library
+from studio.ops.arguments import Launch
 from tests.truth.splatting import random_scene
 
 CPU = torch.device("cpu")
@@ -77,3 +78,10 @@ def test_misspelt_wishes_are_refused(name: str, message: str) -> None:
 def test_refusals_carry_the_kernel_s_reason() -> None:
     with pytest.raises(StudioError, match="studio_splat_project: width and height must be 1 to 65536"):
         replace(random_scene(splats=1), width=1, height=70_000).draw("native")
+
+
+def test_a_library_without_an_entry_is_to_be_built_anew() -> None:
+    found = library.find("cpu")
+    assert isinstance(found, library.Library)
+    with pytest.raises(StudioError, match="lacks studio_nothing; build the kernels anew"):
+        found.call("studio_nothing", Launch())

@@ -15,6 +15,12 @@ HD uint32_t to_index(double x) { return static_cast<uint32_t>(static_cast<int32_
 template <class T>
 using Index = decltype(to_index(T()));
 
+// A number known to the compiler, as an argument: std::integral_constant without std.
+template <int N>
+struct Constant {
+  static constexpr int value = N;
+};
+
 HD int64_t min_of(int64_t a, int64_t b) { return a < b ? a : b; }
 
 // where += x, also where many threads of CUDA do so at once.

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from studio.errors import StudioError
 from studio.ops import mlp as module
+from studio.ops.hash_grid import HashGrid, hash_grid
 from studio.ops.library import Backend
 from studio.ops.mlp import mlp
 from studio.ops.mlp_reference import Activation
@@ -185,3 +186,23 @@ def test_wide_layers_are_torch_s_alone() -> None:
 def test_operator_keeps_the_rules_of_torch() -> None:
     leaves = inputs(30)
     torch.library.opcheck(module._mlp, (leaves[0], leaves[1:4], leaves[4:], True))
+
+
+def test_normals_of_a_field() -> None:
+    """Encoding, perceptron, and a loss on the gradient of the density: all native, against all double."""
+    grid = HashGrid(levels=4, features=2, log2_table_size=8, base_resolution=2, finest_resolution=20)
+    rng = torch.Generator().manual_seed(0)
+    positions = torch.rand(200, 3, generator=rng)
+    table = torch.randn(grid.entries, 2, generator=rng)
+    layers = inputs(0, (grid.width, 32, 32, 1))[1:]
+
+    def gradients(dtype: torch.dtype, backend: Backend) -> list[Tensor]:
+        x, *leaves = (leaf.detach().to(dtype).requires_grad_() for leaf in (positions, table, *layers))
+        features = hash_grid(x, leaves[0], grid, backend=backend)
+        density = run([features, *leaves[1:]], "softplus", backend)
+        (slopes,) = torch.autograd.grad(density.sum(), x, create_graph=True)
+        loss = (slopes.norm(dim=-1) - 1).square().mean() + density.square().mean()
+        return list(torch.autograd.grad(loss, [x, *leaves]))
+
+    for one, two in zip(gradients(torch.float32, "native"), gradients(torch.float64, "torch"), strict=True):
+        torch.testing.assert_close(one.double(), two, rtol=1e-3, atol=1e-4 * float(two.abs().max()))

@@ -31,7 +31,7 @@ from studio.run.build import ChosenPrior, build_device, build_prior
 from studio.run.session import Run
 from studio.types import StepReport
 
-CRITIC_RATE, CRITIC_UPDATES = 1e-3, 2
+TUNED_RATE, NEW_RATE, NEW_UPDATES = 5e-3, 1e-3, 2
 """Of critics beside the studio's own priors: the methods' rates are for tens of thousands of steps."""
 
 
@@ -83,11 +83,15 @@ def adapted(method: GuidanceConfig, cfg_scale: float | None, training: CriticTra
         critic = getattr(method, name, None)
         if training is CriticTraining.AS_PUBLISHED or not isinstance(critic, TrainedCriticConfig):
             continue
-        critic = replace(critic, learning_rate=CRITIC_RATE)
-        if training is CriticTraining.FROM_NOTHING:
-            target = "epsilon" if critic.target == "v" else critic.target
-            critic = replace(critic, updates=max(CRITIC_UPDATES, critic.updates), target=target)
-        changes[name] = critic
+        if training is CriticTraining.BRIEFLY:
+            changes[name] = replace(critic, learning_rate=TUNED_RATE)
+        else:
+            changes[name] = replace(
+                critic,
+                learning_rate=NEW_RATE,
+                updates=max(NEW_UPDATES, critic.updates),
+                target="epsilon" if critic.target == "v" else critic.target,
+            )
     method = replace(method, **changes)
     if cfg_scale is None or not hasattr(method, "cfg_scale"):
         return method
@@ -272,11 +276,11 @@ class Comparison:
         ]
         training = _critic_training(base, chosen.prior)
         if training is CriticTraining.BRIEFLY:
-            notes.append(f"The run is brief: critics learn at a rate of {CRITIC_RATE:g}.")
+            notes.append(f"The run is brief: critics learn at a rate of {TUNED_RATE:g}.")
         elif training is CriticTraining.FROM_NOTHING:
             notes.append(
                 "The prior has no network to tune: critics are small denoisers trained from nothing, at a "
-                f"rate of {CRITIC_RATE:g} and in at least {CRITIC_UPDATES} updates a step."
+                f"rate of {NEW_RATE:g} and in at least {NEW_UPDATES} updates a step."
             )
         judge = self._judge(base.prompt, chosen)
         if judge is not None:

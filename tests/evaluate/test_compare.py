@@ -15,7 +15,8 @@ from PIL import Image
 from studio.errors import StudioError
 from studio.evaluate.cells import FRAME_SIZE, FRAMES, frames_for, summary
 from studio.evaluate.compare import (
-    CRITIC_RATE,
+    NEW_RATE,
+    TUNED_RATE,
     Comparison,
     CriticTraining,
     adapted,
@@ -259,10 +260,10 @@ def test_methods_are_put_to_the_priors_needs() -> None:
     assert isinstance(sds, SdsConfig) and isinstance(vsd, VsdConfig) and isinstance(sdi, SdiConfig)
     assert sds == SdsConfig(cfg_scale=1.5)
     assert (vsd.cfg_scale, vsd.critic.kind) == (1.5, "trained")
-    assert (vsd.critic.learning_rate, vsd.critic.target) == (CRITIC_RATE, "epsilon")  # type: ignore[union-attr]
+    assert (vsd.critic.learning_rate, vsd.critic.target) == (NEW_RATE, "epsilon")  # type: ignore[union-attr]
     assert (sdi.cfg_scale, sdi.noise.cfg_scale) == (1.5, -1.5)  # type: ignore[union-attr]
     brief = adapted(VsdConfig(), None, CriticTraining.BRIEFLY)
-    assert brief == VsdConfig(critic=TrainedCriticConfig(learning_rate=CRITIC_RATE))
+    assert brief == VsdConfig(critic=TrainedCriticConfig(learning_rate=TUNED_RATE))
     assert adapted(method_of_kind("lods"), 1.0, CriticTraining.AS_PUBLISHED) == method_of_kind("lods"), (
         "it wants more than 1"
     )

@@ -45,6 +45,14 @@ class Scene(Protocol[PrimitivesOut]):
 
 
 @runtime_checkable
+class TendedScene(Protocol):
+    """A scene that keeps something beside its parameters up to date. Others need not say so."""
+
+    def upkeep(self, step: int, rng: torch.Generator) -> None:
+        """What is to be done after ``step`` steps of a stage."""
+
+
+@runtime_checkable
 class Renderer(Protocol[PrimitivesIn]):
     """Draws primitives. Stateless: the same arguments give the same picture."""
 

@@ -102,6 +102,8 @@ class RenderOutput:
         depth: camera-space z times its weight, summed (divide by alpha for the expected depth), or None.
         normal: world-space unit normals towards the camera times their weight, summed, or None.
         footprints: per-splat screen statistics, for renderers of splats.
+        facing_away: ``max(0, normal . ray)²`` times the samples' weight, summed, for renderers of fields that
+            draw normals.
     """
 
     rgb: Float[Tensor, "b 3 h w"]
@@ -109,6 +111,7 @@ class RenderOutput:
     depth: Float[Tensor, "b 1 h w"] | None = None
     normal: Float[Tensor, "b 3 h w"] | None = None
     footprints: SplatFootprints | None = None
+    facing_away: Float[Tensor, "b 1 h w"] | None = None
 
 
 @dataclass(frozen=True)

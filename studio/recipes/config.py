@@ -180,7 +180,96 @@ class GaussiansConfig:
     """Learning rate of the view-independent colours; those of higher degrees get a twentieth."""
 
 
-SceneConfig = GaussiansConfig
+@dataclass(frozen=True, kw_only=True, config=_CONFIG)
+class SurfaceConfig:
+    """A surface of any shape: signed distances, offsets and colours on a tetrahedral grid (DMTet).
+
+    As the first stage it begins as a grey ball; it goes on from splats or from a mesh where they were.
+    """
+
+    kind: Literal["surface"] = "surface"
+    radius: Annotated[float, Field(gt=0.05, lt=0.5)] = 0.35
+    """Of the ball."""
+    resolution: Annotated[int, Field(ge=8, le=160)] = 40
+    """Cubes of the grid along a side."""
+    side: Annotated[float, Field(ge=1.0, le=2.0)] = 1.1
+    """Of the whole grid, in world units; assets fit a ball of radius 0.5."""
+    distances_rate: Positive = 2e-3
+    """Learning rate of the signed distances, in world units a step."""
+    offsets_rate: Positive = 1e-2
+    """Learning rate of the grid points' offsets, as a share of how far they may go."""
+    colors_rate: Positive = 2e-2
+    """Learning rate of the colours' logits."""
+
+
+@dataclass(frozen=True, kw_only=True, config=_CONFIG)
+class TexturedMeshConfig:
+    """A mesh of fixed faces with a texture that is optimised, and its vertices where wished.
+
+    As the first stage it begins grey, as a file's shape or a ball; it goes on from splats or from a surface
+    with their colours.
+    """
+
+    kind: Literal["mesh"] = "mesh"
+    path: Annotated[str, Field(min_length=1)] | None = None
+    """A GLB, OBJ, PLY or STL file, moved and scaled to fit the ball of radius 0.5; left out, a ball."""
+    faces: Annotated[int, Field(ge=100, le=2_000_000)] = 20_000
+    """At most this many when it goes on from another scene."""
+    texture_size: Annotated[int, Field(ge=16, le=8192)] = 512
+    """Width and height of the texture in pixels."""
+    texture_rate: Positive = 2e-2
+    """Learning rate of the texels' logits."""
+    vertices_rate: NotNegative = 0.0
+    """Learning rate of the vertices, in world units a step; 0 keeps the shape."""
+
+
+@dataclass(frozen=True, kw_only=True, config=_CONFIG)
+class FieldConfig:
+    """A radiance field (NeRF): density and colour from a hash grid and a small perceptron (Instant NGP)."""
+
+    kind: Literal["field"] = "field"
+    radius: Annotated[float, Field(ge=0.5, le=1.0)] = 0.6
+    """Of the ball that holds everything, in world units; assets fit 0.5."""
+    blob_density: Positive = 10.0
+    """At the start, of the middle, in 1 / world units."""
+    blob_radius: Annotated[float, Field(ge=0.05, le=1.0)] = 0.2
+    """Of the blob at the start: its standard deviation in world units."""
+    levels: Annotated[int, Field(ge=1, le=32)] = 8
+    """Levels of the hash grid."""
+    features: Literal[1, 2, 4, 8] = 4
+    """Numbers of each entry."""
+    log2_table_size: Annotated[int, Field(ge=8, le=24)] = 16
+    """Logarithm to base 2 of the entries that a level has at most."""
+    base_resolution: Annotated[int, Field(ge=2, le=512)] = 8
+    """Cells of the coarsest level along a side of the ball's cube."""
+    finest_resolution: Annotated[int, Field(ge=2, le=8192)] = 512
+    """Cells of the finest level; at least ``base_resolution``."""
+    width: Annotated[int, Field(ge=4, le=256)] = 32
+    """Neurons of the perceptron's hidden layers."""
+    layers: Annotated[int, Field(ge=1, le=7)] = 1
+    """Hidden layers."""
+    table_rate: Positive = 1e-2
+    """Learning rate of the hash grid's table."""
+    layers_rate: Positive = 2e-3
+    """Learning rate of the perceptron."""
+    occupancy_resolution: Annotated[int, Field(ge=8, le=256)] = 48
+    """Cells along a side of the grid that says where rays need no samples."""
+    occupancy_every: Count = 16
+    """Steps between two looks at where there is matter."""
+
+    @model_validator(mode="after")
+    def _in_order(self) -> FieldConfig:
+        if self.finest_resolution < self.base_resolution:
+            raise ValueError(
+                f"finest_resolution ({self.finest_resolution}) must not be less than base_resolution "
+                f"({self.base_resolution})"
+            )
+        return self
+
+
+SceneConfig = Annotated[
+    GaussiansConfig | SurfaceConfig | TexturedMeshConfig | FieldConfig, Field(discriminator="kind")
+]
 
 
 @dataclass(frozen=True, kw_only=True, config=_CONFIG)
@@ -256,6 +345,13 @@ class RegularizersConfig:
     """Mean coverage of the picture: against a fog that fills it."""
     entropy: Ramp = 0.0
     """Mean binary entropy of the coverage, in nats: a pixel is asset or background."""
+    orientation: Ramp = 0.0
+    """Mean over the pixels of how far a field's normals look away from the camera, squared, where it is seen
+    (Ref-NeRF, DreamFusion): no matter behind the surface. Wants ``renderer.normals = true``."""
+    smoothness: Ramp = 0.0
+    """Mean of 1 minus the cosine between the normals of neighbouring faces: no crumpled surface."""
+    sdf: Ramp = 0.0
+    """Mean cross entropy of the signs along the grid's edges that a surface cuts: no loose sheets."""
 
 
 # --------------------------------------------------------------------------------- renderers and backgrounds
@@ -272,7 +368,30 @@ class SplattingConfig:
     """Thin splats fade instead of fattening (Mip-Splatting)."""
 
 
-RendererConfig = SplattingConfig
+@dataclass(frozen=True, kw_only=True, config=_CONFIG)
+class RasterConfig:
+    """Rasterization of meshes, with soft outlines that have gradients."""
+
+    kind: Literal["raster"] = "raster"
+    supersample: Annotated[int, Field(ge=1, le=8)] = 1
+    """Samples along each side of a pixel."""
+    light: Literal["none", "studio"] = "none"
+    """``none`` shows plain colours, so that the texture holds the light that the prior imagines; ``studio``
+    is that of the exact prior's renderings."""
+
+
+@dataclass(frozen=True, kw_only=True, config=_CONFIG)
+class VolumeConfig:
+    """Volume rendering of radiance fields."""
+
+    kind: Literal["volume"] = "volume"
+    step: Annotated[float, Field(ge=1e-3, le=0.1)] = 0.01
+    """Between two samples of a ray, in world units."""
+    normals: bool = False
+    """Also draw normals, as ``regularizers.orientation`` wants them; costs about as much again."""
+
+
+RendererConfig = Annotated[SplattingConfig | RasterConfig | VolumeConfig, Field(discriminator="kind")]
 
 
 @dataclass(frozen=True, kw_only=True, config=_CONFIG)
@@ -378,6 +497,9 @@ CamerasConfig = Annotated[FixedSetConfig | OrbitConfig | MultiViewConfig, Field(
 
 # ---------------------------------------------------------------------------------------------------- recipe
 
+_DRAWN_BY = {"gaussians": "splatting", "surface": "raster", "mesh": "raster", "field": "volume"}
+"""The renderer of each kind of scene."""
+
 
 @dataclass(frozen=True, kw_only=True, config=_CONFIG)
 class GuidanceTerm:
@@ -419,6 +541,27 @@ class Stage:
         extremes = [value_at(self.resolution, progress / 64) for progress in range(65)]
         if not (16 <= min(extremes) and max(extremes) <= 2048):
             raise ValueError("resolution must stay within 16 to 2048 pixels")
+        return self
+
+    @model_validator(mode="after")
+    def _parts_fit_the_scene(self) -> Stage:
+        scene = self.scene.kind
+        wanted = _DRAWN_BY[scene]
+        if self.renderer.kind != wanted:
+            raise ValueError(
+                f"a renderer of kind '{self.renderer.kind}' cannot draw a scene of kind '{scene}'; "
+                f"expected renderer.kind = '{wanted}'"
+            )
+        if self.regularizers.orientation != 0.0 and not getattr(self.renderer, "normals", False):
+            raise ValueError(
+                "regularizers.orientation looks at the normals of a field; expected 0, or renderer.normals = "
+                "true on a renderer of kind 'volume'"
+            )
+        if scene != "gaussians" and self.topology.kind != "none":
+            raise ValueError(
+                f"topology of kind '{self.topology.kind}' edits Gaussians, not a scene of kind '{scene}'; "
+                "expected topology.kind = 'none'"
+            )
         return self
 
     @model_validator(mode="after")
@@ -512,6 +655,17 @@ class Recipe:
     """Steps between two previews."""
     log_every: Count = 10
     """Steps between two lines in ``events.jsonl``; the first, the last and warnings are always written."""
+
+    @model_validator(mode="after")
+    def _formats_hold_the_scene(self) -> Recipe:
+        kind = self.stages[-1].scene.kind
+        wrong = [name for name in self.export.formats if name in ("ply", "splat", "spz")]
+        if kind != "gaussians" and wrong:
+            raise ValueError(
+                f"export.formats has {', '.join(wrong)}, which hold splats, and the last scene is of kind "
+                f"'{kind}'; expected formats among glb, obj, stl, mp4, gif, webp and png"
+            )
+        return self
 
     @property
     def total_steps(self) -> int:

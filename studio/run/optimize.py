@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -16,15 +17,17 @@ from torch import Tensor
 
 from studio.errors import StudioError
 from studio.guidance import hybrid
+from studio.interfaces import Renderer, TendedScene
 from studio.randomness import generator
 from studio.recipes.config import Recipe
 from studio.recipes.ramps import value_at
 from studio.renderers.background import background_colors
 from studio.renderers.instants import joined, render
 from studio.run.build import BuiltStage
+from studio.run.handover import handed_over
 from studio.run.watchdogs import Alarms, Observation, examine
 from studio.scenes.gaussians import Gaussians
-from studio.scenes.kinds import AnyScene, handed_over, initial_scene, scene_from_state
+from studio.scenes.kinds import AnyScene, initial_scene, scene_from_state
 from studio.scenes.regularizers import regularization
 from studio.scenes.topology import TopologyState, apply
 from studio.types import Cameras, GuidanceOutput, RenderOutput, StepReport
@@ -52,7 +55,8 @@ class Particle:
     @staticmethod
     def beginning(scene: AnyScene) -> Particle:
         """A scene with fresh moments and statistics."""
-        return Particle(scene, adam(scene), TopologyState.empty(len(scene), device_of(scene)))
+        watched = len(scene) if isinstance(scene, Gaussians) else 0
+        return Particle(scene, adam(scene), TopologyState.empty(watched, device_of(scene)))
 
 
 @dataclass
@@ -115,7 +119,7 @@ def optimize(recipe: Recipe, stages: Sequence[BuiltStage], state: LoopState) -> 
     while state.step < recipe.total_steps:
         index, stage_step = locate(recipe, state.step)
         if index != state.stage:
-            _begin_stage(recipe, index, state)
+            _begin_stage(recipe, index, stages[state.stage].renderer, state)
             _load_learned(stages[index], state)
         yield _step(recipe, index, stages[index], stage_step, state)
         if state.alarms.hopeless:
@@ -140,9 +144,10 @@ def draw_cameras(
     return (cameras if cameras.width == size else cameras.resized(size, size)).to(device)
 
 
-def _begin_stage(recipe: Recipe, index: int, state: LoopState) -> None:
+def _begin_stage(recipe: Recipe, index: int, renderer: Renderer[Any], state: LoopState) -> None:
     """Hand the scenes over to the next stage: new learning rates, fresh moments and statistics."""
-    scenes = [handed_over(particle.scene, recipe.stages[index].scene) for particle in state.particles]
+    config = recipe.stages[index].scene
+    scenes = [handed_over(particle.scene, renderer, config) for particle in state.particles]
     state.stage, state.particles = index, tuple(Particle.beginning(scene) for scene in scenes)
     state.learned = {}
 
@@ -280,15 +285,17 @@ def _change_topology(
     render: RenderOutput,
 ) -> None:
     topology, scene, device = stage.topology, particle.scene, render.rgb.device
-    if not isinstance(scene, Gaussians):
-        return
 
     def draws(purpose: str) -> torch.Generator:
         return generator(recipe.seed, f"{purpose} {number}" if number else purpose, step, device)
 
+    if isinstance(scene, TendedScene):
+        scene.upkeep(stage_step, draws("upkeep"))
+    if not isinstance(scene, Gaussians):
+        return
     if topology.watches and render.footprints is not None:
         particle.statistics = particle.statistics.observed(render.footprints, render.rgb.shape[-1])
-    rate = value_at(stage.config.learning_rate, progress) * stage.config.scene.means_rate
+    rate = value_at(stage.config.learning_rate, progress) * scene.config.means_rate
     topology.explore(scene, rate, progress, draws("exploration"))
     edit = topology.edit(scene.tensors, particle.statistics, stage_step, progress, draws("topology"))
     if edit is not None:

@@ -9,11 +9,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 from studio.errors import StudioError
+from studio.meshes import face_normals, unit
+from studio.ops.mesh_raster import face_neighbours
 from studio.recipes.config import RegularizersConfig
 from studio.recipes.ramps import value_at
+from studio.scenes.field import RadianceField
 from studio.scenes.gaussians import Gaussians
 from studio.scenes.kinds import AnyScene
-from studio.types import RenderOutput
+from studio.scenes.mesh import TexturedMesh
+from studio.scenes.surface import Surface
+from studio.types import Mesh, RenderOutput
 
 _MARGIN = 1e-5
 
@@ -36,14 +41,33 @@ def _term(name: str, scene: AnyScene, render: RenderOutput) -> Float[Tensor, ""]
             return render.alpha.mean()
         case "entropy", _:
             return binary_entropy(render.alpha)
+        case "orientation", RadianceField() if render.facing_away is not None:
+            return render.facing_away.mean()
         case "opacity", Gaussians():
             return scene.opacities.mean()
         case "scale", Gaussians():
             return scene.scales.mean()
+        case "smoothness", Surface() | TexturedMesh():
+            return roughness(scene.at(None))
+        case "sdf", Surface():
+            return scene.sign_entropy()
         case _:
             raise StudioError(
                 f"regularizers.{name} means nothing to a scene of kind '{scene.config.kind}'; expected 0."
             )
+
+
+def roughness(mesh: Mesh) -> Float[Tensor, ""]:
+    """Mean over the inner edges of 1 minus the cosine between their faces' normals: 0 flat to 2 folded."""
+    neighbours = face_neighbours(mesh.faces)
+    face, corner = torch.nonzero(neighbours >= 0).unbind(-1)
+    beyond = neighbours[face, corner].long()
+    other = torch.div(beyond, 2, rounding_mode="floor")
+    normals = unit(face_normals(mesh.vertices, mesh.faces))
+    # index_select, as its backward adds up in a fixed order.
+    cosine = (normals.index_select(0, face) * normals.index_select(0, other)).sum(1)
+    alike = torch.where(beyond % 2 == 1, -cosine, cosine)  # of two faces that wind alike, one is turned
+    return (1 - alike).sum() / len(face) if len(face) else alike.sum()
 
 
 def binary_entropy(alpha: Float[Tensor, "b 1 h w"]) -> Float[Tensor, ""]:

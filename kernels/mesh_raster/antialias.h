@@ -74,7 +74,7 @@ HD Crossing find_crossing(const StudioAntialias& in, int64_t view, int32_t face,
       const int j = (i + 1) % 3, k = (i + 2) % 3;
       const float at_a = inside * fused(along[j], across[k], -(along[k] * across[j]));
       const float loss = inside * step * fused(w[j], across[k], -(w[k] * across[j]));
-      if (!(at_a - loss < 0) || !(loss > 0)) continue;
+      if (!(at_a <= loss) || !(loss > 0)) continue;
       const float t = at_a / loss;
       if (exit >= 0 && !(t < first)) continue;
       exit = i, first = t;

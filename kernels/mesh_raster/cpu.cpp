@@ -19,6 +19,22 @@ namespace {
 constexpr int BAND_ROWS = 32;
 constexpr int64_t PIXEL_CHUNK = 4096;
 
+// Refuses an array with a number below `least` or not below `end`.
+void check_range(const int32_t* values, int64_t count, int64_t least, int64_t end, const char* complaint) {
+  const int32_t low = static_cast<int32_t>(least), high = static_cast<int32_t>(end - 1);
+  bool wrong = end <= least && count > 0;
+  for (int64_t i = 0; i < count; ++i) wrong |= (values[i] < low) | (values[i] > high);
+  if (wrong) throw std::runtime_error(complaint);
+}
+
+void check_indices(const int32_t* indices, int64_t count, int64_t vertices) {
+  check_range(indices, count, 0, vertices, "faces name vertices that are not there");
+}
+
+void check_pixels(const int32_t* face, int64_t count, int64_t faces) {
+  check_range(face, count, -1, faces, "pixels show faces that are not there");
+}
+
 void check_mesh(const StudioMesh& mesh) {
   if (mesh.width < 1 || mesh.height < 1 || mesh.width > MAX_SIDE || mesh.height > MAX_SIDE) {
     throw std::runtime_error("width and height must be 1 to 32767");
@@ -442,6 +458,7 @@ void mesh_rasterize_backward(const StudioMeshRasterizeBackward& task) {
 void mesh_interpolate(const StudioMeshInterpolateForward& task) {
   const StudioMeshInterpolate& in = task.in;
   check_indices(in.indices, 3 * in.faces * (in.own_faces != 0 ? in.views : 1), in.vertices);
+  check_pixels(in.face, in.views * in.pixels, in.faces);
   with_channels(in.channels, [&](auto channels) {
     for_pixels(in.launch.threads, in.views, in.pixels, [&](int64_t view, int64_t first, int64_t end) {
       for (int64_t pixel = first; pixel < end; ++pixel) interpolate_at(task, channels, view, pixel);
@@ -511,6 +528,9 @@ void texture_backward(const StudioTextureBackward& task) {
 void antialias(const StudioAntialiasForward& task) {
   const StudioAntialias& in = task.in;
   check_mesh(in.mesh);
+  check_pixels(in.face, in.mesh.views * in.mesh.width * in.mesh.height, in.mesh.faces);
+  check_range(in.neighbours, 3 * in.mesh.faces * (in.mesh.own_faces != 0 ? in.mesh.views : 1), -1, 2 * in.mesh.faces,
+              "neighbours are those of other faces");
   const std::unique_ptr<List<ScreenEdge>[]> silhouettes(new List<ScreenEdge>[in.mesh.views]);
   parallel_for(in.mesh.launch.threads, in.mesh.views,
                [&](int64_t view, int) { list_silhouettes(in, view, silhouettes[view]); });

@@ -56,12 +56,6 @@ struct LaneCorners {
   }
 };
 
-inline void check_indices(const int32_t* indices, int64_t count, int64_t vertices) {
-  bool wrong = false;
-  for (int64_t i = 0; i < count; ++i) wrong |= static_cast<uint32_t>(indices[i]) >= static_cast<uint64_t>(vertices);
-  if (wrong) throw std::runtime_error("faces name vertices that are not there");
-}
-
 // Bounds of the faces from begin to before end. Faces that pass through the camera's plane or the near plane may reach
 // anywhere.
 inline void find_bounds(const ScreenMesh& mesh, int64_t begin, int64_t end, Bounds* bounds) {

@@ -111,7 +111,7 @@ def _silhouettes(
         j, k = [1, 2, 0], [2, 0, 1]
         at_a = side * (along[:, j] * across[:, k] - along[:, k] * across[:, j])
         loss = side * step[here, None] * (w[:, j] * across[:, k] - w[:, k] * across[:, j])
-        leaves = (at_a < loss) & (loss > 0)
+        leaves = (at_a <= loss) & (loss > 0)
         leaves &= torch.arange(3, device=face.device) != entry[here, None]
         share, corner = torch.where(leaves, at_a / loss, torch.inf).min(1)
         stays = share.isfinite()

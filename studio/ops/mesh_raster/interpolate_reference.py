@@ -19,6 +19,8 @@ def interpolate_reference(
     vertices, channels = attributes.shape[-2:]
     if faces.numel() and not 0 <= int(faces.min()) <= int(faces.max()) < vertices:
         raise StudioError("faces name vertices that are not there")
+    if face.numel() and int(face.max()) >= faces.shape[-2]:
+        raise StudioError("pixels show faces that are not there")
     if faces.numel() == 0:
         return weights.new_zeros(face.shape[0], channels, *face.shape[1:])
     rows = corner_rows(faces, face, vertices, attributes.dim() == 3)

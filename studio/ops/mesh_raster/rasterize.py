@@ -77,7 +77,7 @@ def rasterize(
     faces = prepared_faces(faces, positions.shape[0])
     if select(positions.device, positions.dtype, backend) is None:
         return Fragments(*rasterize_reference(positions, faces, width, height, slopes, cull))
-    face, weights, depth, made_slopes = _rasterize(positions, faces, width, height, slopes, cull)
+    weights, depth, made_slopes, face = _rasterize(positions, faces, width, height, slopes, cull)
     return Fragments(face, weights, depth, made_slopes if slopes else None)
 
 
@@ -127,11 +127,13 @@ def _rasterize(
     made: tuple[Tensor, Tensor, Tensor, Tensor] = _rasterize_like(
         positions, faces, width, height, slopes, cull
     )
+    weights, depth, made_slopes, face = made
     (kept,) = contiguous(positions)
     assert kept is not None
     mesh = mesh_arguments(kept, faces, width, height, cull)
     native(positions).call(
-        "studio_mesh_rasterize", _Rasterize(mesh, *pointers(*made[:3], made[3] if slopes else None))
+        "studio_mesh_rasterize",
+        _Rasterize(mesh, *pointers(face, weights, depth, made_slopes if slopes else None)),
     )
     return made
 
@@ -142,10 +144,10 @@ def _rasterize_like(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     views = positions.shape[0]
     return (
-        positions.new_empty(views, height, width, dtype=torch.int32),
         positions.new_empty(views, 3, height, width),
         positions.new_empty(views, 1, height, width),
         positions.new_empty((views, 2, 3, height, width) if slopes else (0,)),
+        positions.new_empty(views, height, width, dtype=torch.int32),
     )
 
 
@@ -188,12 +190,12 @@ def _(
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     positions, faces, _, _, ctx.slopes, _ = inputs
     ctx.set_materialize_grads(False)  # filling zeros would wake torch's threads, to spin beside ours
-    ctx.mark_non_differentiable(output[0])
-    ctx.save_for_backward(positions, faces, output[0])
+    ctx.mark_non_differentiable(output[3])
+    ctx.save_for_backward(positions, faces, output[3])
 
 
 def _backward(
-    ctx: Any, _: None, v_weights: Tensor | None, v_depth: Tensor | None, v_slopes: Tensor | None
+    ctx: Any, v_weights: Tensor | None, v_depth: Tensor | None, v_slopes: Tensor | None, _: None
 ) -> tuple[Tensor | None, ...]:
     v_positions = _rasterize_backward(
         *ctx.saved_tensors, v_weights, v_depth, v_slopes if ctx.slopes else None

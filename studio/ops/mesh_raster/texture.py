@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from studio.errors import StudioError, nearest
+from studio.errors import StudioError
 from studio.ops.arguments import Launch, contiguous, launch, must_be_alike, native, pointers
 from studio.ops.library import Backend, select
 from studio.ops.mesh_raster.mesh import pixel_arguments
@@ -74,14 +74,10 @@ def sample(
 
     Raises:
         StudioError: no levels or more than 16, levels of different kinds, neither one texture nor one for
-            each view, a wrap of another name, or native code that cannot run.
+            each view, or native code that cannot run.
     """
     if not 1 <= len(levels) <= MAX_LEVELS:
         raise StudioError(f"A texture came with {len(levels)} levels, expected 1 to {MAX_LEVELS}.")
-    if wrap not in get_args(Wrap):
-        raise StudioError(
-            f"wrap is {wrap!r}, expected one of {', '.join(get_args(Wrap))}.{nearest(wrap, get_args(Wrap))}"
-        )
     textures, _, _, channels = levels[0].shape
     if textures not in (1, uv.shape[0]):
         raise StudioError(

@@ -9,9 +9,13 @@ from typing_extensions import assert_never
 
 from studio.recipes.config import (
     DensifyConfig,
+    FieldConfig,
+    GaussiansConfig,
     NoTopologyConfig,
     RelocateConfig,
     Stage,
+    SurfaceConfig,
+    TexturedMeshConfig,
     WatchdogsConfig,
 )
 
@@ -80,33 +84,57 @@ def _standing(
 ) -> Iterator[tuple[str, str]]:
     """The alarms whose cause is there now, by name."""
     if seen.non_finite:
-        yield "non_finite", _non_finite(path, seen)
+        yield "non_finite", _non_finite(path, stage, seen)
     if alarms.empty:
         yield "empty", _empty(path, config, stage)
     if seen.count_after > seen.count_before * (1 + config.max_growth):
         yield "exploding", _exploding(path, stage, seen)
     if seen.burnt is not None and seen.burnt > config.max_burnt:
-        yield "burnt", _burnt(path, config)
+        yield "burnt", _burnt(path, stage, config)
 
 
-def _non_finite(path: str, seen: Observation) -> str:
+def _non_finite(path: str, stage: Stage, seen: Observation) -> str:
     if seen.guidance_non_finite:
         cause = "guidance returned values that are not finite"
         advice = f"bound them with {path}.guidance.0.method.gradient.clamp or lower the guidance scale"
     else:
         cause = "guidance was finite, the renderer's gradient was not"
-        advice = f"lower {path}.scene.scales_rate"
+        advice = f"lower {path}.scene.{_levers(stage).shape_rate}"
     tensors = ", ".join(seen.non_finite)
     return f"The gradient of {tensors} is not finite and the step was skipped: {cause}; {advice}."
 
 
 def _empty(path: str, config: WatchdogsConfig, stage: Stage) -> str:
     pressing = [name for name in ("opacity", "sparsity") if getattr(stage.regularizers, name) != 0.0]
-    key = f"regularizers.{pressing[0]}" if pressing else "scene.opacities_rate"
+    key = f"regularizers.{pressing[0]}" if pressing else f"scene.{_levers(stage).coverage_rate}"
     return (
         f"The scene is empty: its mean coverage is below {config.min_alpha:g}; lower {path}.{key} "
-        f"or raise {path}.scene.initial.opacity."
+        f"or raise {path}.scene.{_levers(stage).first_coverage}."
     )
+
+
+@dataclass(frozen=True)
+class _Levers:
+    """The keys of a scene that alarms name: learning rates, and what it covers of a picture at first."""
+
+    shape_rate: str
+    coverage_rate: str
+    first_coverage: str
+    color_rate: str
+
+
+def _levers(stage: Stage) -> _Levers:
+    match stage.scene:
+        case GaussiansConfig():
+            return _Levers("scales_rate", "opacities_rate", "initial.opacity", "colors_rate")
+        case FieldConfig():
+            return _Levers("table_rate", "table_rate", "blob_density", "table_rate")
+        case SurfaceConfig():
+            return _Levers("distances_rate", "distances_rate", "radius", "colors_rate")
+        case TexturedMeshConfig():
+            return _Levers("vertices_rate", "vertices_rate", "faces", "texture_rate")
+        case _:
+            assert_never(stage.scene)
 
 
 def _exploding(path: str, stage: Stage, seen: Observation) -> str:
@@ -125,10 +153,10 @@ def _exploding(path: str, stage: Stage, seen: Observation) -> str:
     )
 
 
-def _burnt(path: str, config: WatchdogsConfig) -> str:
+def _burnt(path: str, stage: Stage, config: WatchdogsConfig) -> str:
     return (
         f"The colours are burnt: over {config.max_burnt:.0%} of the asset's pixels are fully saturated; "
-        f"lower the guidance scale of {path}.guidance.0.method or {path}.scene.colors_rate."
+        f"lower the guidance scale of {path}.guidance.0.method or {path}.scene.{_levers(stage).color_rate}."
     )
 
 

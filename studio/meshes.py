@@ -10,13 +10,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
 from studio.errors import StudioError, nearest
 from studio.types import Material, Mesh
 
+GUTTER_PX = 4
+"""Texels between two charts of a texture."""
 SUFFIXES = (".glb", ".gltf", ".obj", ".ply", ".stl")
 # What trimesh and PIL raise on broken files.
 _UNREADABLE = (AttributeError, LookupError, NotImplementedError, OSError, TypeError, ValueError, struct.error)
@@ -88,6 +90,54 @@ def normalised(mesh: Mesh, radius: float = 0.5) -> Mesh:
     farthest = (used - centre).norm(dim=-1).amax()
     scale = radius / farthest if farthest > 0 else torch.ones_like(farthest)
     return replace(mesh, vertices=(mesh.vertices - centre) * scale)
+
+
+def with_uvs(mesh: Mesh, texture_size: int) -> Mesh:
+    """The shape alone, unwrapped by xatlas: texture coordinates whose charts lie a gutter apart.
+
+    Corners keep their vertex, so seams stay closed and smoothly shaded. Faces come in another order.
+
+    Args:
+        mesh: at least one face.
+        texture_size: in texels, to pack the charts for.
+    """
+    import xatlas
+
+    atlas = xatlas.Atlas()
+    atlas.add_mesh(mesh.vertices.cpu().numpy(), mesh.faces.cpu().numpy().astype(np.uint32))
+    packing = xatlas.PackOptions()
+    packing.resolution, packing.padding, packing.bilinear = texture_size, GUTTER_PX, True
+    atlas.generate(pack_options=packing)
+    original, indices, uvs = atlas[0]
+    return Mesh(
+        vertices=mesh.vertices,
+        faces=torch.from_numpy(original[indices].astype(np.int64)).to(mesh.faces.device),
+        uvs=torch.from_numpy(np.ascontiguousarray(uvs[indices])).float().to(mesh.vertices.device),
+    )
+
+
+def face_normals(vertices: Float[Tensor, "v 3"], faces: Int[Tensor, "f 3"]) -> Float[Tensor, "f 3"]:
+    """Normals as long as twice the face's area; zero for degenerate faces. Differentiable."""
+    # index_select, as its backward adds up in a fixed order.
+    a, b, c = vertices.index_select(0, faces.flatten()).reshape(-1, 3, 3).unbind(1)
+    normals: Tensor = torch.linalg.cross(b - a, c - a)
+    return normals
+
+
+def smooth_normals(vertices: Float[Tensor, "v 3"], faces: Int[Tensor, "f 3"]) -> Float[Tensor, "v 3"]:
+    """Unit vertex normals, the faces around each weighted by their areas; +y where they cancel out.
+
+    Differentiable.
+    """
+    weighted = face_normals(vertices, faces).repeat_interleave(3, dim=0)
+    return unit(torch.zeros_like(vertices).index_add(0, faces.flatten(), weighted))
+
+
+def unit(vectors: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
+    """The vectors at length 1; +y for those without a direction."""
+    lengths = vectors.norm(dim=-1, keepdim=True)
+    up = vectors.new_tensor([0.0, 1.0, 0.0])
+    return torch.where(lengths > 1e-12, vectors / lengths.clamp_min(1e-12), up)
 
 
 def vertex_normals(mesh: Mesh) -> Float[Tensor, "v 3"]:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -22,10 +22,11 @@ from studio.export.images import to_pixels
 from studio.export.obj import write_obj
 from studio.export.pictures import write_animation, write_contact_sheet, write_mp4
 from studio.export.ply import write_ply
-from studio.export.reconstruction import Likeness, textured_mesh
+from studio.export.reconstruction import Likeness, textured_mesh, textured_surface
 from studio.export.splat import write_splat
 from studio.export.spz import write_spz
 from studio.export.stl import write_stl
+from studio.export.texture import with_gutters
 from studio.export.views import pictures
 from studio.interfaces import Renderer
 from studio.ops.surfaces import Light
@@ -34,7 +35,12 @@ from studio.renderers.raster import MeshRenderer
 from studio.types import Mesh, Splats
 
 _MESHES, _TURNTABLES = frozenset(("glb", "obj", "stl")), frozenset(("mp4", "gif", "webp"))
+_SPLATS = frozenset(("ply", "splat", "spz"))
+_NAMES = {Splats: "splats", Mesh: "surface"}
 _SHEET_VIEWS, _SHEET_SIZE, _SHEET_ELEVATION_DEG = 8, 256, 15.0
+
+Asset = Splats | Mesh
+"""What can be written: splats, a textured mesh, or a surface with colours at its vertices."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +49,7 @@ class ExportReport:
 
     Attributes:
         paths: the files asked for, in that order.
-        likeness: how well the mesh stands for the splats, where one was made.
+        likeness: how well the mesh stands for the scene, where one was made.
         seconds: wall time by part.
     """
 
@@ -53,8 +59,8 @@ class ExportReport:
 
 
 def export_asset(
-    splats: Splats,
-    renderer: Renderer[Splats],
+    asset: Asset,
+    renderer: Renderer[Any],
     folder: Path,
     config: ExportConfig,
     progress: Callable[[str], None] | None = None,
@@ -63,12 +69,12 @@ def export_asset(
 
     Args, Raises: as ``export_files``.
     """
-    return export_files(splats, renderer, asset_paths(folder, config.formats), config, progress)
+    return export_files(asset, renderer, asset_paths(folder, config.formats), config, progress)
 
 
 def export_files(
-    splats: Splats,
-    renderer: Renderer[Splats],
+    asset: Asset,
+    renderer: Renderer[Any],
     paths: Sequence[Path],
     config: ExportConfig,
     progress: Callable[[str], None] | None = None,
@@ -78,50 +84,85 @@ def export_files(
     Every file is complete or absent, and a file that stood there before stays if its successor fails.
 
     Args:
-        splats: the asset.
+        asset: what to write, without gradients.
         renderer: draws it.
         paths: where to write.
         config: sizes and budgets; its formats do not matter here.
         progress: is told what begins.
 
     Raises:
-        StudioError: unknown suffix, unwritable folder, full disk; empty, transparent or non-finite scene.
+        StudioError: unknown suffix, or one that cannot hold this asset; unwritable folder, full disk; empty,
+            transparent or non-finite scene.
     """
     formats = [format_of(path) for path in paths]
     for folder in {path.parent for path in paths}:
         check_writable(folder)
-    _check_finite(splats)
+    for path, chosen in zip(paths, formats, strict=True):
+        if chosen in _SPLATS and not isinstance(asset, Splats):
+            raise StudioError(
+                f"cannot export to {path}: .{chosen} holds splats and the scene has none. "
+                "Expected one of .glb, .obj, .stl, .mp4, .gif, .webp, .png."
+            )
+    _check_finite(asset)
+    device = asset.means.device if isinstance(asset, Splats) else asset.vertices.device
 
     clock = _Stopwatch(progress)
     mesh, likeness = None, None
     if not _MESHES.isdisjoint(formats):
-        mesh, likeness = textured_mesh(splats, renderer, config.mesh_faces, config.texture_size, clock.begin)
+        mesh, likeness = _mesh_of(asset, renderer, config, clock.begin)
     frames = None
     if not _TURNTABLES.isdisjoint(formats):
         clock.begin("turntable")
         around = turntable(config.turntable_frames, config.turntable_size, config.turntable_size)
-        frames = to_pixels(pictures(renderer, splats, around, 1.0, splats.means.device).rgb)
+        frames = to_pixels(pictures(renderer, asset, around, 1.0, device).rgb)
     for path, chosen in zip(paths, formats, strict=True):
         clock.begin(path.name)
         match chosen:
             case "glb" | "obj" | "stl":
                 assert mesh is not None
                 _write_mesh(mesh, path, chosen)
-            case "ply":
-                write_ply(splats, path)
-            case "splat":
-                write_splat(splats, path)
-            case "spz":
-                write_spz(splats, path)
+            case "ply" | "splat" | "spz":
+                assert isinstance(asset, Splats)
+                _write_splats(asset, path, chosen)
             case "mp4" | "gif" | "webp":
                 assert frames is not None
                 write = write_mp4 if chosen == "mp4" else write_animation
                 write(frames, path)
             case "png":
-                write_contact_sheet(*_sheet(splats, renderer, mesh), path)
+                copy = None if likeness is None else mesh
+                write_contact_sheet(*_sheet(asset, renderer, copy, device), path)
             case _:
                 assert_never(chosen)
     return ExportReport(tuple(paths), likeness, clock.stop())
+
+
+def _mesh_of(
+    asset: Asset, renderer: Renderer[Any], config: ExportConfig, progress: Callable[[str], None]
+) -> tuple[Mesh, Likeness | None]:
+    """The asset as a textured mesh on the CPU, and how like it that is where it had to be made."""
+    match asset:
+        case Splats():
+            return textured_mesh(asset, renderer, config.mesh_faces, config.texture_size, progress)
+        case Mesh(uvs=None):
+            surface = Mesh(asset.vertices.cpu(), asset.faces.cpu())
+            sizes = config.mesh_faces, config.texture_size
+            return textured_surface(surface, asset, renderer, asset.vertices.device, *sizes, progress)
+        case Mesh():
+            return with_gutters(asset), None
+        case _:
+            assert_never(asset)
+
+
+def _write_splats(splats: Splats, path: Path, chosen: Literal["ply", "splat", "spz"]) -> None:
+    match chosen:
+        case "ply":
+            write_ply(splats, path)
+        case "splat":
+            write_splat(splats, path)
+        case "spz":
+            write_spz(splats, path)
+        case _:
+            assert_never(chosen)
 
 
 def _write_mesh(mesh: Mesh, path: Path, chosen: Literal["glb", "obj", "stl"]) -> None:
@@ -137,23 +178,38 @@ def _write_mesh(mesh: Mesh, path: Path, chosen: Literal["glb", "obj", "stl"]) ->
 
 
 def _sheet(
-    splats: Splats, renderer: Renderer[Splats], mesh: Mesh | None
+    asset: Asset, renderer: Renderer[Any], mesh: Mesh | None, device: torch.device
 ) -> tuple[NDArray[np.uint8], list[str], int]:
-    """Pictures from all around, their labels and how many make a row; a mesh has its own row."""
+    """Pictures from all around, their labels and how many make a row; a mesh made of it has its own row."""
     azimuth = torch.arange(_SHEET_VIEWS) * (360.0 / _SHEET_VIEWS)
     elevation = torch.full_like(azimuth, _SHEET_ELEVATION_DEG)
     cameras = orbit(azimuth, elevation, _SHEET_SIZE, _SHEET_SIZE)
-    rows = [to_pixels(pictures(renderer, splats, cameras, 1.0, splats.means.device).rgb)]
+    rows = [to_pixels(pictures(renderer, asset, cameras, 1.0, device).rgb)]
     labels = [f"{angle:.0f}°" for angle in azimuth.tolist()]
     if mesh is None:
         return rows[0], labels, _SHEET_VIEWS // 2
     rows.append(to_pixels(pictures(MeshRenderer(supersample=3, light=Light()), mesh, cameras, 1.0).rgb))
-    labels = [f"{kind} {label}" for kind in ("splats", "mesh") for label in labels]
+    labels = [f"{kind} {label}" for kind in (_NAMES[type(asset)], "mesh") for label in labels]
     return np.concatenate(rows), labels, _SHEET_VIEWS
 
 
-def _check_finite(splats: Splats) -> None:
+def _check_finite(asset: Asset) -> None:
     """Refuse what no format can hold."""
+    match asset:
+        case Splats():
+            _check_finite_splats(asset)
+        case Mesh():
+            wrong = int((~asset.vertices.isfinite().all(dim=1)).sum())
+            if wrong or len(asset.faces) == 0:
+                raise StudioError(
+                    f"the mesh has {len(asset.faces)} faces and {wrong} vertices that are not finite, "
+                    "expected some and none. Try resuming from an earlier checkpoint with lower rates."
+                )
+        case _:
+            assert_never(asset)
+
+
+def _check_finite_splats(splats: Splats) -> None:
     count = len(splats.means)
     if count == 0:
         raise StudioError(

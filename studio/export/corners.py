@@ -6,10 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
 from numpy.typing import NDArray
-from torch import Tensor
 
+from studio.meshes import face_normals, unit
 from studio.types import Mesh
 
 
@@ -33,26 +32,12 @@ class CornerMesh:
     face_materials: NDArray[np.int64]
 
 
-def face_normals(vertices: Float[Tensor, "v 3"], faces: Int[Tensor, "f 3"]) -> Float[Tensor, "f 3"]:
-    """Normals as long as twice the face's area; zero for degenerate faces."""
-    a, b, c = vertices[faces].unbind(1)
-    normals: Tensor = torch.linalg.cross(b - a, c - a)
-    return normals
-
-
-def smooth_normals(vertices: Float[Tensor, "v 3"], faces: Int[Tensor, "f 3"]) -> Float[Tensor, "v 3"]:
-    """Unit vertex normals, the faces around each weighted by their areas; +y where they cancel out."""
-    weighted = face_normals(vertices, faces).repeat_interleave(3, dim=0)
-    summed = torch.zeros_like(vertices).index_add_(0, faces.flatten(), weighted)
-    return _unit(summed)
-
-
 def split_corners(mesh: Mesh) -> CornerMesh:
     """The mesh with one index a corner. Flat meshes get their faces' normals."""
     if mesh.vertex_normals is None:
-        normals = _unit(face_normals(mesh.vertices, mesh.faces)).repeat_interleave(3, dim=0)
+        normals = unit(face_normals(mesh.vertices, mesh.faces)).repeat_interleave(3, dim=0)
     else:
-        normals = _unit(mesh.vertex_normals)[mesh.faces].reshape(-1, 3)
+        normals = unit(mesh.vertex_normals)[mesh.faces].reshape(-1, 3)
     corner_vertices = mesh.faces.flatten()
     columns = [corner_vertices[:, None].to(torch.float64), normals.double()]
     if mesh.uvs is not None:
@@ -76,9 +61,3 @@ def split_corners(mesh: Mesh) -> CornerMesh:
         faces=inverse.reshape(face_count, 3).astype(np.int64),
         face_materials=materials.cpu().numpy().astype(np.int64),
     )
-
-
-def _unit(vectors: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
-    lengths = vectors.norm(dim=-1, keepdim=True)
-    up = torch.tensor([0.0, 1.0, 0.0]).to(vectors)
-    return torch.where(lengths > 1e-12, vectors / lengths.clamp_min(1e-12), up)

@@ -1,9 +1,10 @@
-"""From splats to a textured mesh, with its likeness measured from views that took no part."""
+"""From any scene to a textured mesh, with its likeness measured from views that took no part."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import torch
 from jaxtyping import Float
@@ -29,6 +30,7 @@ from studio.ops.surfaces import Light
 from studio.renderers.raster import MeshRenderer
 from studio.types import Mesh, Splats
 
+Primitives = TypeVar("Primitives")
 _PICTURE_SIZE = 320
 _GRID_RESOLUTION = 144
 _FUSED_VIEWS, _BAKED_VIEWS, _LEVEL_VIEWS, _HELD_OUT_VIEWS = 64, 32, 8, 16
@@ -43,12 +45,13 @@ _VISIBLE_OPACITY = 0.05
 
 @dataclass(frozen=True)
 class Likeness:
-    """How well a mesh stands for the splats that it was made from.
+    """How well a mesh stands for the scene that it was made from.
 
     Attributes:
         psnr_db: mean over held-out views, drawn without light over white.
         silhouette_iou: mean over the same views, 0-1.
-        level: of hiddenness at which the surface was taken, 0-1; 0.25 is usual.
+        level: of hiddenness at which the surface was taken, 0-1; 0.25 is usual, and 0 says that the scene
+            had a surface of its own.
         faces: how many the mesh has.
     """
 
@@ -86,28 +89,66 @@ def textured_mesh(
     grid = occupancy_grid(moments, cameras, *_box(splats), _GRID_RESOLUTION)
     debris = _DEBRIS_SHARE * grid.voxel * torch.tensor(grid.values.shape).float().norm().item()
     surface, level = _best_surface(grid, debris, splats, renderer)
-    surface = simplified(smoothed(surface, _SMOOTHING_ITERATIONS), most_faces)
+    surface = smoothed(surface, _SMOOTHING_ITERATIONS)
+    mesh, likeness = textured_surface(
+        surface, splats, renderer, device, most_faces, texture_size, progress, debris, 2 * grid.voxel
+    )
+    return mesh, replace(likeness, level=level)
+
+
+def textured_surface(
+    surface: Mesh,
+    primitives: Primitives,
+    renderer: Renderer[Primitives],
+    device: torch.device,
+    most_faces: int,
+    texture_size: int,
+    progress: Callable[[str], None],
+    debris: float = 0.02,
+    tolerance: float = 0.015,
+) -> tuple[Mesh, Likeness]:
+    """A scene's surface with a texture that looks like the scene.
+
+    Args:
+        surface: closed, without seams, on the CPU.
+        primitives: the scene, on ``device``.
+        renderer: draws them.
+        most_faces: the mesh's budget.
+        texture_size: width and height of the texture.
+        progress: is told what begins.
+        debris: parts of a smaller extent are left out, in world units.
+        tolerance: how far from the drawn depth a texel may lie and still count as seen, in world units.
+
+    Raises:
+        StudioError: nothing of the surface is larger than debris, or no view sees it.
+    """
     # Edge collapse pinches slivers off.
-    surface = without_debris(manifold(surface), debris)
+    surface = without_debris(manifold(simplified(surface, most_faces)), debris)
+    if len(surface.faces) == 0:
+        raise StudioError(
+            f"The scene's surface has no part that is {debris:.3f} wide, expected at least one. "
+            "Try more steps, or a lower learning rate."
+        )
 
     progress("texture")
-    seen_by = cameras[list(range(0, _FUSED_VIEWS, _FUSED_VIEWS // _BAKED_VIEWS))]
-    scene = pictures(renderer, splats, seen_by, brightness=0.0, device=device)
+    views = list(range(0, _FUSED_VIEWS, _FUSED_VIEWS // _BAKED_VIEWS))
+    seen_by = fibonacci_sphere(_FUSED_VIEWS, _PICTURE_SIZE, _PICTURE_SIZE, _FUSED_ELEVATIONS_DEG)[views]
+    scene = pictures(renderer, primitives, seen_by, brightness=0.0, device=device)
     one_sample = MeshRenderer(supersample=1, light=Light())
     unwrapped_surface = unwrapped(surface, texture_size)
-    mesh = baked(unwrapped_surface, scene, seen_by, one_sample, texture_size, tolerance=2 * grid.voxel)
+    mesh = baked(unwrapped_surface, scene, seen_by, one_sample, texture_size, tolerance)
 
     progress("likeness")
     held_out = fibonacci_sphere(
         _HELD_OUT_VIEWS, _PICTURE_SIZE, _PICTURE_SIZE, _JUDGED_ELEVATIONS_DEG, offset=0.75
     )
-    truth = pictures(renderer, splats, held_out, brightness=1.0, device=device)
+    truth = pictures(renderer, primitives, held_out, brightness=1.0, device=device)
     # Three samples: with an even number many pixels would be covered by exactly one half.
     copy = pictures(MeshRenderer(supersample=3, light=Light()), mesh, held_out, brightness=1.0)
     return mesh, Likeness(
         psnr_db=psnr(copy.rgb, truth.rgb).mean().item(),
         silhouette_iou=silhouette_iou(copy.alpha, truth.alpha).mean().item(),
-        level=level,
+        level=0.0,
         faces=len(mesh.faces),
     )
 

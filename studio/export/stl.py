@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from studio.export.corners import face_normals
 from studio.export.files import write_bytes
+from studio.meshes import face_normals
 from studio.types import Mesh
 
 MILLIMETRES_PER_UNIT = 100.0

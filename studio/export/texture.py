@@ -14,33 +14,19 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from studio.errors import StudioError
-from studio.export.corners import smooth_normals
 from studio.export.views import project
 from studio.interfaces import Renderer
+from studio.meshes import GUTTER_PX, smooth_normals, with_uvs
+from studio.ops.mesh_raster import dilate, rasterize_uv
 from studio.types import Cameras, Material, Mesh, RenderOutput
 
-_GUTTER_PX = 4
 _LEAST_FACING = 0.1
 
 
 def unwrapped(mesh: Mesh, texture_size: int) -> Mesh:
-    """The mesh with texture coordinates (xatlas) and smooth vertex normals; charts lie a gutter apart."""
-    import xatlas
-
-    atlas = xatlas.Atlas()
-    atlas.add_mesh(mesh.vertices.numpy(), mesh.faces.numpy().astype(np.uint32))
-    packing = xatlas.PackOptions()
-    packing.resolution, packing.padding, packing.bilinear = texture_size, _GUTTER_PX, True
-    atlas.generate(pack_options=packing)
-    original, indices, uvs = atlas[0]
-    # Corners keep their vertex, so seams stay closed and smoothly shaded.
-    faces = torch.from_numpy(original[indices].astype(np.int64))
-    return Mesh(
-        vertices=mesh.vertices,
-        faces=faces,
-        uvs=torch.from_numpy(np.ascontiguousarray(uvs[indices])).float(),
-        vertex_normals=smooth_normals(mesh.vertices, faces),
-    )
+    """The mesh with texture coordinates and smooth vertex normals; charts lie a gutter apart."""
+    mesh = with_uvs(mesh, texture_size)
+    return replace(mesh, vertex_normals=smooth_normals(mesh.vertices, mesh.faces))
 
 
 @dataclass(frozen=True)
@@ -190,16 +176,34 @@ def _from_nearest(
 
 
 def _painted(mesh: Mesh, texels: Texels, colors: Float[Tensor, "t 3"], size: int) -> Mesh:
-    """The mesh with these colours as its texture, grown into the gutters so that filtering finds no seams."""
-    image, known = torch.zeros(1, 3, size, size), torch.zeros(1, 1, size, size)
+    """The mesh with these colours as its texture."""
+    image, known = torch.zeros(1, 3, size, size), torch.zeros(1, 1, size, size, dtype=torch.bool)
     image[0, :, texels.rows, texels.columns] = colors.T
-    known[0, 0, texels.rows, texels.columns] = 1.0
-    for _ in range(_GUTTER_PX):
-        around = torch.nn.functional.avg_pool2d(torch.cat([image * known, known], dim=1), 3, 1, 1)
-        grown = (around[:, 3:] > 0) & (known == 0)
-        image = torch.where(grown, around[:, :3] / around[:, 3:].clamp_min(1e-6), image)
-        known = torch.where(grown, 1.0, known)
+    known[0, 0, texels.rows, texels.columns] = True
+    return replace(mesh, materials=(Material(texture=_grown(image, known)),))
+
+
+def with_gutters(mesh: Mesh) -> Mesh:
+    """A textured mesh as files hold it: on the CPU, smoothly shaded, its colours grown into the gutters.
+
+    Args:
+        mesh: of one material, with texture coordinates.
+    """
+    assert mesh.uvs is not None
+    vertices, faces, uvs = mesh.vertices.cpu(), mesh.faces.cpu(), mesh.uvs.cpu()
+    texture = mesh.materials[0].texture
+    if texture is not None:
+        height, width = texture.shape[:2]
+        known = (rasterize_uv(uvs, width, height).face >= 0)[:, None]
+        texture = _grown(texture[None, ..., :3].permute(0, 3, 1, 2).cpu(), known)
+    material = replace(mesh.materials[0], texture=texture)
+    return Mesh(vertices, faces, uvs, materials=(material,), vertex_normals=smooth_normals(vertices, faces))
+
+
+def _grown(image: Float[Tensor, "1 3 h w"], known: Bool[Tensor, "1 1 h w"]) -> Float[Tensor, "h w 4"]:
+    """The colours of charts grown into the gutters, so that filtering finds no seams."""
+    mean = image.permute(0, 2, 3, 1)[known[:, 0]].mean(0)
+    image, known = dilate(image, known, GUTTER_PX)
     # What no face uses gets the mean colour: small mipmaps blend it in.
-    image = torch.where(known > 0, image, colors.mean(0)[None, :, None, None])
-    texture = torch.cat([image[0], torch.ones(1, size, size)]).permute(1, 2, 0).contiguous()
-    return replace(mesh, materials=(Material(texture=texture),))
+    image = torch.where(known, image, mean[:, None, None])
+    return torch.nn.functional.pad(image[0].permute(1, 2, 0), (0, 1), value=1.0).contiguous()

@@ -25,6 +25,7 @@ from studio.guidance.methods import (
 )
 from studio.guidance.refusals import limits_of
 from studio.interfaces import CameraSampler, Guidance, Prior, Renderer
+from studio.ops.surfaces import Light
 from studio.priors import weights
 from studio.priors.catalogue import Catalogue
 from studio.priors.debiasing import debiased_prompts
@@ -38,15 +39,20 @@ from studio.recipes.config import (
     LibraryPriorConfig,
     MultiViewConfig,
     PriorConfig,
+    RasterConfig,
     Recipe,
     RendererConfig,
     SmallPriorConfig,
     SplattingConfig,
     Stage,
+    VolumeConfig,
 )
 from studio.recipes.guidance import VpcsmConfig
 from studio.recipes.ramps import Ramp
+from studio.renderers.meshes import RasterRenderer
+from studio.renderers.raster import studio_light
 from studio.renderers.splatting import SplatRenderer
+from studio.renderers.volume import VolumeRenderer
 from studio.resources import assets_folder
 from studio.run.controls import load_landmarks, with_control
 from studio.scenes.topology import Topology, build_topology
@@ -159,6 +165,11 @@ def build_renderer(config: RendererConfig, footprints: bool = False) -> Renderer
     match config:
         case SplattingConfig():
             return SplatRenderer(config.backend, config.antialias, footprints)
+        case RasterConfig():
+            light = studio_light() if config.light == "studio" else Light()
+            return RasterRenderer(config.supersample, light)
+        case VolumeConfig():
+            return VolumeRenderer(config.step, config.normals)
         case _:
             assert_never(config)
 

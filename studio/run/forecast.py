@@ -12,7 +12,9 @@ import torch
 
 from studio.recipes.config import (
     DensifyConfig,
+    ExportConfig,
     FixedSetConfig,
+    GaussiansConfig,
     NoTopologyConfig,
     Recipe,
     RelocateConfig,
@@ -48,7 +50,7 @@ def forecast(recipe: Recipe, chosen: ChosenPrior) -> Forecast:
         torch.cuda.reset_peak_memory_stats(device)
     seconds = 0.0
     for stage in recipe.stages:
-        trial = replace(recipe, stages=(_full_grown(stage),))
+        trial = replace(recipe, stages=(_full_grown(stage),), export=ExportConfig(formats=()))
         first, again = (_seconds_a_step(trial, chosen, device) for _ in range(2))
         fresh = _steps_with_new_cameras(stage)
         seconds += fresh * max(first, again) + (stage.steps - fresh) * again
@@ -57,11 +59,10 @@ def forecast(recipe: Recipe, chosen: ChosenPrior) -> Forecast:
 
 def _full_grown(stage: Stage) -> Stage:
     """The stage's first steps as they are late in the run: with all splats that it may have."""
-    count = stage.scene.initial.count
-    match stage.topology:
-        case DensifyConfig(max_count=most) | RelocateConfig(max_count=most):
-            count = max(count, most)
-    scene = replace(stage.scene, initial=replace(stage.scene.initial, count=count))
+    scene = stage.scene
+    match scene, stage.topology:
+        case GaussiansConfig(initial=initial), DensifyConfig(max_count=most) | RelocateConfig(max_count=most):
+            scene = replace(scene, initial=replace(initial, count=max(initial.count, most)))
     return replace(stage, steps=TRIAL_STEPS, scene=scene, topology=NoTopologyConfig())
 
 

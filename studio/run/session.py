@@ -16,14 +16,15 @@ import tempfile
 import time
 import unicodedata
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from studio.errors import StudioError
-from studio.export.asset import export_files
+from studio.export.asset import Asset, export_files
 from studio.export.files import replacing, write_bytes
 from studio.export.formats import asset_paths
 from studio.export.images import to_pixels
@@ -43,9 +44,9 @@ from studio.run.build import (
 from studio.run.events import EventLog
 from studio.run.metrics import Figure, combined, final_metrics
 from studio.run.optimize import LoopState, initial_state, optimize
-from studio.run.views import drawn, side_cameras
+from studio.run.views import detached, drawn, side_cameras
 from studio.scenes.kinds import AnyScene, scene_from_state
-from studio.types import RenderOutput, Splats, StepReport
+from studio.types import RenderOutput, StepReport
 
 LONGEST_NAME = 64
 _RECIPE, _FORMAT = "recipe.toml", "state/format.json"
@@ -138,10 +139,11 @@ class Run:
         config = self.recipe.stages[state.stage].scene
         return scene_from_state({name: tensor.detach().clone() for name, tensor in own.items()}, config)
 
-    def primitives(self, particle: int = 0) -> Splats:
+    def primitives(self, particle: int = 0) -> Asset:
         """What the renderer draws of the scene at rest, without gradients."""
-        found = self.scene(particle).at(None)
-        return replace(found, **{field.name: getattr(found, field.name).detach() for field in fields(found)})
+        with torch.no_grad():
+            found: Asset = detached(self.scene(particle).at(None))
+        return found
 
     def renderer(self) -> Renderer[Any]:
         """What draws the scene as it is now."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
 import torch
@@ -24,6 +25,20 @@ def side_cameras(size: int) -> Cameras:
 def held_out_cameras(size: int) -> Cameras:
     """Sixteen views spread over the usual band, none of which a run has optimised."""
     return fibonacci_sphere(HELD_OUT, size, size, (-20.0, 60.0), offset=0.25)
+
+
+def detached(value: Any) -> Any:
+    """A tensor, or a tree of frozen values and tuples, whose tensors have left the graph."""
+    match value:
+        case torch.Tensor():
+            return value.detach()
+        case tuple():
+            return type(value)(detached(item) for item in value)
+        case _ if is_dataclass(value) and not isinstance(value, type):
+            changed = {field.name: detached(getattr(value, field.name)) for field in fields(value)}
+            return replace(value, **changed)
+        case _:
+            return value
 
 
 def drawn(scene: Scene[Any], renderer: Renderer[Any], cameras: Cameras, grey: float = 1.0) -> RenderOutput:

@@ -8,11 +8,21 @@ import torch
 from torch import Tensor
 from typing_extensions import assert_never
 
-from studio.recipes.config import GaussiansConfig, SceneConfig
+from studio.errors import StudioError
+from studio.recipes.config import (
+    FieldConfig,
+    GaussiansConfig,
+    SceneConfig,
+    SurfaceConfig,
+    TexturedMeshConfig,
+)
+from studio.scenes.field import RadianceField
 from studio.scenes.gaussians import Gaussians
 from studio.scenes.initialise import initial_gaussians
+from studio.scenes.mesh import TexturedMesh, initial_textured_mesh
+from studio.scenes.surface import Surface
 
-AnyScene = Gaussians
+AnyScene = Gaussians | RadianceField | Surface | TexturedMesh
 
 
 def initial_scene(config: SceneConfig, rng: torch.Generator) -> AnyScene:
@@ -24,6 +34,12 @@ def initial_scene(config: SceneConfig, rng: torch.Generator) -> AnyScene:
     match config:
         case GaussiansConfig():
             return initial_gaussians(config, rng)
+        case FieldConfig():
+            return RadianceField.initial(config, rng)
+        case SurfaceConfig():
+            return Surface.ball(config)
+        case TexturedMeshConfig():
+            return initial_textured_mesh(config)
         case _:
             assert_never(config)
 
@@ -37,16 +53,37 @@ def scene_from_state(state: Mapping[str, Tensor], config: SceneConfig) -> AnySce
     match config:
         case GaussiansConfig():
             return Gaussians.from_state(state, config)
+        case FieldConfig():
+            return RadianceField.from_state(state, config)
+        case SurfaceConfig():
+            return Surface.from_state(state, config)
+        case TexturedMeshConfig():
+            return TexturedMesh.from_state(state, config)
         case _:
             assert_never(config)
 
 
 def handed_over(scene: AnyScene, config: SceneConfig) -> AnyScene:
-    """A stage's finished scene as the one that the next stage begins with."""
-    match config:
-        case GaussiansConfig():
+    """A stage's finished scene as the one that the next stage begins with.
+
+    Raises:
+        StudioError: there is no way from the one kind of scene to the other.
+    """
+    match config, scene:
+        case GaussiansConfig(), Gaussians():
             successor = Gaussians.from_state(scene.state(), config)
             successor.match_sh_degree()
             return successor
+        case FieldConfig(), RadianceField():
+            return RadianceField.from_state(scene.state(), config)
+        case SurfaceConfig(), Surface():
+            return Surface.from_state(scene.state(), config)
+        case TexturedMeshConfig(), TexturedMesh():
+            mesh = TexturedMesh.from_state(scene.state(), config)
+            mesh.match_texture_size()
+            return mesh
         case _:
-            assert_never(config)
+            raise StudioError(
+                f"A scene of kind '{scene.config.kind}' cannot go on as one of kind '{config.kind}'; "
+                "expected stages of one kind, or begin the later one in a run of its own."
+            )

@@ -14,10 +14,11 @@ import torch
 import trimesh
 from PIL import Image
 
-from studio.export.corners import smooth_normals, split_corners
+from studio.export.corners import split_corners
 from studio.export.glb import write_glb
 from studio.export.obj import write_obj
 from studio.export.stl import write_stl
+from studio.meshes import smooth_normals
 from studio.types import Material, Mesh
 from tests.export.shapes import textured_quads
 

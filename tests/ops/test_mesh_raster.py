@@ -300,8 +300,8 @@ def test_silhouette_gradients_match_a_supersampled_render(
     y, x = torch.meshgrid(torch.linspace(0, 5, height), torch.linspace(0, 6, width), indexing="ij")
     v_image = (1 + (x + 0.4).sin() * (0.7 * y + 1).cos())[None, None]
     moved = positions.clone().requires_grad_()
-    fragments = rasterize(moved, faces, width, height, backend=backend)
-    smooth = antialias(fragments.alpha, moved, faces, fragments, backend=backend)
+    fragments = rasterize(moved, faces, width, height)
+    smooth = antialias(fragments.alpha, moved, faces, fragments)
     truth = supersampled(positions, faces, color, width, height)
     hard, soft = (float((alpha.detach() - truth).abs().sum()) for alpha in (fragments.alpha, smooth))
     assert soft < 0.35 * hard
@@ -348,22 +348,21 @@ def test_neighbours_of_two_triangles() -> None:
     assert face_neighbours(torch.zeros(0, 3, dtype=torch.int64)).shape == (0, 3)
 
 
-def clipart(backend: Backend, vertices: Tensor, texture: Tensor, size: int) -> Tensor:
+def clipart(vertices: Tensor, texture: Tensor, size: int) -> Tensor:
     """A textured quad with a cut-out on a flat stage before an orthographic camera: rgba, soft at its rim."""
     faces, uvs = torch.tensor([[0, 1, 2], [0, 2, 3]]), torch.tensor([[0.0, 0], [1, 0], [1, 1], [0, 1]])
     flat = torch.cat([vertices, torch.tensor([[0.0, 1.0]]).expand(len(vertices), 2).to(vertices)], dim=-1)[
         None
     ]
-    fragments = rasterize(flat, faces, size, size, slopes=True, backend=backend)
-    uv = interpolate(uvs.to(vertices), faces, fragments, backend=backend)
-    slopes = interpolate_slopes(uvs.to(vertices), faces, fragments, backend=backend)
+    fragments = rasterize(flat, faces, size, size, slopes=True)
+    uv = interpolate(uvs.to(vertices), faces, fragments)
+    slopes = interpolate_slopes(uvs.to(vertices), faces, fragments)
     level = level_of(slopes, *texture.shape[1:3])
-    painted = sample(texture_levels(texture), uv, level, wrap="clamp", backend=backend) * fragments.alpha
-    return antialias(painted, flat, faces, fragments, backend=backend)
+    painted = sample(texture_levels(texture), uv, level, wrap="clamp") * fragments.alpha
+    return antialias(painted, flat, faces, fragments)
 
 
-@backends
-def test_clipart_gradients_reach_vertices_through_texture_and_alpha_edges(backend: Backend) -> None:
+def test_clipart_gradients_reach_vertices_through_texture_and_alpha_edges() -> None:
     """A bright spot on a quad is pulled to the right: through uv, and through the quad's own rim.
 
     The truth is a supersampled render; the target weighs every pixel by its column.
@@ -378,7 +377,7 @@ def test_clipart_gradients_reach_vertices_through_texture_and_alpha_edges(backen
         if opaque:
             texture[..., 3] = 1
         moved = quad.clone().requires_grad_()
-        image = clipart(backend, moved, texture, 80)
+        image = clipart(moved, texture, 80)
         (gradient,) = torch.autograd.grad(image, moved, v_image)
         for direction in (
             torch.tensor([1.0, 0]).expand_as(quad),
@@ -388,7 +387,7 @@ def test_clipart_gradients_reach_vertices_through_texture_and_alpha_edges(backen
         ):
             losses = []
             for step in (0.02, -0.02):
-                big = clipart("native", quad + step * direction, texture, 640)
+                big = clipart(quad + step * direction, texture, 640)
                 losses.append(float((torch.nn.functional.avg_pool2d(big, 8) * v_image).sum()))
             expected = (losses[0] - losses[1]) / 0.04
             largest = float((gradient * direction).abs().sum())

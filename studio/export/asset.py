@@ -22,13 +22,14 @@ from studio.export.images import to_pixels
 from studio.export.obj import write_obj
 from studio.export.pictures import write_animation, write_contact_sheet, write_mp4
 from studio.export.ply import write_ply
-from studio.export.reconstruction import Likeness, textured_mesh, textured_surface
+from studio.export.reconstruction import Likeness, textured_field, textured_mesh, textured_surface
 from studio.export.splat import write_splat
 from studio.export.spz import write_spz
 from studio.export.stl import write_stl
 from studio.export.texture import with_gutters
 from studio.export.views import pictures
 from studio.interfaces import Renderer
+from studio.ops.field import Field
 from studio.ops.surfaces import Light
 from studio.recipes.config import ExportConfig
 from studio.renderers.raster import MeshRenderer
@@ -36,11 +37,11 @@ from studio.types import Mesh, Splats
 
 _MESHES, _TURNTABLES = frozenset(("glb", "obj", "stl")), frozenset(("mp4", "gif", "webp"))
 _SPLATS = frozenset(("ply", "splat", "spz"))
-_NAMES = {Splats: "splats", Mesh: "surface"}
+_NAMES = {Splats: "splats", Mesh: "surface", Field: "field"}
 _SHEET_VIEWS, _SHEET_SIZE, _SHEET_ELEVATION_DEG = 8, 256, 15.0
 
-Asset = Splats | Mesh
-"""What can be written: splats, a textured mesh, or a surface with colours at its vertices."""
+Asset = Splats | Mesh | Field
+"""What can be written: splats, a textured mesh, a surface with colours at its vertices, a radiance field."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ def export_files(
                 "Expected one of .glb, .obj, .stl, .mp4, .gif, .webp, .png."
             )
     _check_finite(asset)
-    device = asset.means.device if isinstance(asset, Splats) else asset.vertices.device
+    device = _device_of(asset)
 
     clock = _Stopwatch(progress)
     mesh, likeness = None, None
@@ -149,6 +150,8 @@ def _mesh_of(
             return textured_surface(surface, asset, renderer, asset.vertices.device, *sizes, progress)
         case Mesh():
             return with_gutters(asset), None
+        case Field():
+            return textured_field(asset, renderer, config.mesh_faces, config.texture_size, progress)
         case _:
             assert_never(asset)
 
@@ -193,6 +196,18 @@ def _sheet(
     return np.concatenate(rows), labels, _SHEET_VIEWS
 
 
+def _device_of(asset: Asset) -> torch.device:
+    match asset:
+        case Splats():
+            return asset.means.device
+        case Mesh():
+            return asset.vertices.device
+        case Field():
+            return asset.table.device
+        case _:
+            assert_never(asset)
+
+
 def _check_finite(asset: Asset) -> None:
     """Refuse what no format can hold."""
     match asset:
@@ -204,6 +219,13 @@ def _check_finite(asset: Asset) -> None:
                 raise StudioError(
                     f"the mesh has {len(asset.faces)} faces and {wrong} vertices that are not finite, "
                     "expected some and none. Try resuming from an earlier checkpoint with lower rates."
+                )
+        case Field():
+            tensors = (asset.table, *asset.weights, *asset.biases)
+            if wrong := sum(int((~tensor.isfinite()).sum()) for tensor in tensors):
+                raise StudioError(
+                    f"{wrong} numbers of the field are not finite, expected none. "
+                    "Try resuming from an earlier checkpoint with a lower learning rate."
                 )
         case _:
             assert_never(asset)

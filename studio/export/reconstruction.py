@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -13,6 +13,7 @@ from torch import Tensor
 from studio.cameras import fibonacci_sphere
 from studio.errors import StudioError
 from studio.evaluate.metrics import psnr, silhouette_iou
+from studio.export.density import opacity_grid
 from studio.export.manifold import manifold
 from studio.export.surface import (
     OccupancyGrid,
@@ -26,6 +27,7 @@ from studio.export.surface import (
 from studio.export.texture import baked, unwrapped
 from studio.export.views import pictures
 from studio.interfaces import Renderer
+from studio.ops.field import Field
 from studio.ops.surfaces import Light
 from studio.renderers.raster import MeshRenderer
 from studio.types import Mesh, Splats
@@ -36,6 +38,7 @@ _GRID_RESOLUTION = 144
 _FUSED_VIEWS, _BAKED_VIEWS, _LEVEL_VIEWS, _HELD_OUT_VIEWS = 64, 32, 8, 16
 _FUSED_ELEVATIONS_DEG, _JUDGED_ELEVATIONS_DEG = (-30.0, 75.0), (-20.0, 60.0)
 _LEVELS = (0.08, 0.12, 0.16, 0.2, 0.23, 0.26, 0.3, 0.36, 0.44)
+_FIELD_LEVELS = (0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 _SMOOTHING_ITERATIONS = 10
 _DEBRIS_SHARE = 0.03
 # Assets fit the ball of radius 0.5 and the cameras see little more.
@@ -51,7 +54,7 @@ class Likeness:
         psnr_db: mean over held-out views, drawn without light over white.
         silhouette_iou: mean over the same views, 0-1.
         level: of hiddenness at which the surface was taken, 0-1; 0.25 is usual, and 0 says that the scene
-            had a surface of its own.
+            had a surface of its own. Of a field, the opacity of 0.02 world units of it.
         faces: how many the mesh has.
     """
 
@@ -87,11 +90,49 @@ def textured_mesh(
         moments = [depth_moments(splats, renderer, cameras[[i]].to(device)) for i in range(len(cameras))]
     progress("surface")
     grid = occupancy_grid(moments, cameras, *_box(splats), _GRID_RESOLUTION)
+    return _textured_level(grid, _LEVELS, splats, renderer, device, most_faces, texture_size, progress)
+
+
+def textured_field(
+    field: Field,
+    renderer: Renderer[Field],
+    most_faces: int,
+    texture_size: int,
+    progress: Callable[[str], None],
+) -> tuple[Mesh, Likeness]:
+    """A closed, textured mesh that looks like the field.
+
+    Args:
+        field: without gradients.
+        renderer, most_faces, texture_size, progress: as ``textured_mesh``.
+
+    Raises:
+        StudioError: the field hides nothing anywhere, so there is no surface.
+    """
+    progress("surface")
+    grid = opacity_grid(field, _GRID_RESOLUTION)
+    if grid is None:
+        raise _no_surface(0.0)
+    device = field.table.device
+    return _textured_level(grid, _FIELD_LEVELS, field, renderer, device, most_faces, texture_size, progress)
+
+
+def _textured_level(
+    grid: OccupancyGrid,
+    levels: Sequence[float],
+    primitives: Primitives,
+    renderer: Renderer[Primitives],
+    device: torch.device,
+    most_faces: int,
+    texture_size: int,
+    progress: Callable[[str], None],
+) -> tuple[Mesh, Likeness]:
+    """The grid's surface at the level that suits the scene best, in the scene's colours."""
     debris = _DEBRIS_SHARE * grid.voxel * torch.tensor(grid.values.shape).float().norm().item()
-    surface, level = _best_surface(grid, debris, splats, renderer)
+    surface, level = _best_surface(grid, levels, debris, primitives, renderer, device)
     surface = smoothed(surface, _SMOOTHING_ITERATIONS)
     mesh, likeness = textured_surface(
-        surface, splats, renderer, device, most_faces, texture_size, progress, debris, 2 * grid.voxel
+        surface, primitives, renderer, device, most_faces, texture_size, progress, debris, 2 * grid.voxel
     )
     return mesh, replace(likeness, level=level)
 
@@ -164,14 +205,19 @@ def _box(splats: Splats) -> tuple[Float[Tensor, "3"], Float[Tensor, "3"]]:
 
 
 def _best_surface(
-    grid: OccupancyGrid, debris: float, splats: Splats, renderer: Renderer[Splats]
+    grid: OccupancyGrid,
+    levels: Sequence[float],
+    debris: float,
+    primitives: Primitives,
+    renderer: Renderer[Primitives],
+    device: torch.device,
 ) -> tuple[Mesh, float]:
-    """The surface at the level whose silhouettes are most like the splats', and that level."""
+    """The surface at the level whose silhouettes are most like the scene's, and that level."""
     judged = fibonacci_sphere(_LEVEL_VIEWS, _PICTURE_SIZE, _PICTURE_SIZE, _JUDGED_ELEVATIONS_DEG, offset=0.25)
-    scene = pictures(renderer, splats, judged, brightness=0.0, device=splats.means.device)
+    scene = pictures(renderer, primitives, judged, brightness=0.0, device=device)
     draw = MeshRenderer(supersample=1)
     best, best_iou, best_level = None, 0.0, 0.0
-    for level in _LEVELS:
+    for level in levels:
         surface = without_debris(isosurface(grid, level), debris)
         if len(surface.faces) == 0:
             continue
@@ -187,5 +233,5 @@ def _best_surface(
 def _no_surface(coverage: float) -> StudioError:
     return StudioError(
         f"found no surface to export: the densest place covers {coverage:.2f} of a pixel, expected most of "
-        "one. Try more steps, or export the splats themselves as .ply."
+        "one. Try more steps, or export the scene itself: splats as .ply, anything as .mp4."
     )

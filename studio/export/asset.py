@@ -110,7 +110,7 @@ def export_files(
     clock = _Stopwatch(progress)
     mesh, likeness = None, None
     if not _MESHES.isdisjoint(formats):
-        mesh, likeness = _mesh_of(asset, renderer, config, clock.begin)
+        mesh, likeness = as_mesh(asset, renderer, config.mesh_faces, config.texture_size, clock.begin)
     frames = None
     if not _TURNTABLES.isdisjoint(formats):
         clock.begin("turntable")
@@ -137,21 +137,35 @@ def export_files(
     return ExportReport(tuple(paths), likeness, clock.stop())
 
 
-def _mesh_of(
-    asset: Asset, renderer: Renderer[Any], config: ExportConfig, progress: Callable[[str], None]
+def as_mesh(
+    asset: Asset,
+    renderer: Renderer[Any],
+    most_faces: int,
+    texture_size: int,
+    progress: Callable[[str], None],
 ) -> tuple[Mesh, Likeness | None]:
-    """The asset as a textured mesh on the CPU, and how like it that is where it had to be made."""
+    """The asset as a textured mesh on the CPU, and how like it that is where it had to be made.
+
+    Args:
+        asset: finite, without gradients.
+        renderer: draws it.
+        most_faces, texture_size: of a mesh that has to be made.
+        progress: is told what begins.
+
+    Raises:
+        StudioError: there is no surface.
+    """
     match asset:
         case Splats():
-            return textured_mesh(asset, renderer, config.mesh_faces, config.texture_size, progress)
+            return textured_mesh(asset, renderer, most_faces, texture_size, progress)
         case Mesh(uvs=None):
             surface = Mesh(asset.vertices.cpu(), asset.faces.cpu())
-            sizes = config.mesh_faces, config.texture_size
+            sizes = most_faces, texture_size
             return textured_surface(surface, asset, renderer, asset.vertices.device, *sizes, progress)
         case Mesh():
             return with_gutters(asset), None
         case Field():
-            return textured_field(asset, renderer, config.mesh_faces, config.texture_size, progress)
+            return textured_field(asset, renderer, most_faces, texture_size, progress)
         case _:
             assert_never(asset)
 

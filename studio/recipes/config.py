@@ -7,6 +7,7 @@ know; ``load.py`` reads these types from TOML.
 
 from __future__ import annotations
 
+import itertools
 from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, model_validator
@@ -184,7 +185,7 @@ class GaussiansConfig:
 class SurfaceConfig:
     """A surface of any shape: signed distances, offsets and colours on a tetrahedral grid (DMTet).
 
-    As the first stage it begins as a grey ball; it goes on from splats or from a mesh where they were.
+    It begins as a grey ball. A stage of kind ``mesh`` may follow it.
     """
 
     kind: Literal["surface"] = "surface"
@@ -206,8 +207,8 @@ class SurfaceConfig:
 class TexturedMeshConfig:
     """A mesh of fixed faces with a texture that is optimised, and its vertices where wished.
 
-    As the first stage it begins grey, as a file's shape or a ball; it goes on from splats or from a surface
-    with their colours.
+    As the first stage it begins grey, as a file's shape or a ball; after any other scene it has that scene's
+    shape and colours.
     """
 
     kind: Literal["mesh"] = "mesh"
@@ -655,6 +656,19 @@ class Recipe:
     """Steps between two previews."""
     log_every: Count = 10
     """Steps between two lines in ``events.jsonl``; the first, the last and warnings are always written."""
+
+    @model_validator(mode="after")
+    def _stages_follow(self) -> Recipe:
+        for before, after in itertools.pairwise(stage.scene for stage in self.stages):
+            if after.kind not in (before.kind, "mesh"):
+                raise ValueError(
+                    f"a scene of kind '{before.kind}' cannot go on as one of kind '{after.kind}'; expected "
+                    "the same kind, or 'mesh'"
+                )
+            if isinstance(before, SurfaceConfig) and isinstance(after, SurfaceConfig):
+                if (before.resolution, before.side) != (after.resolution, after.side):
+                    raise ValueError("surfaces of stages that follow one another must have one grid")
+        return self
 
     @model_validator(mode="after")
     def _formats_hold_the_scene(self) -> Recipe:

@@ -132,6 +132,12 @@ def test_recipes_whose_parts_do_not_fit_are_refused(overrides: tuple[str, ...], 
         load("default", None, list(overrides))
 
 
+def test_stages_that_cannot_follow_are_refused() -> None:
+    last = ("stages.1.scene.kind=gaussians", "stages.1.renderer.kind=splatting")
+    with pytest.raises(StudioError, match="kind 'mesh' cannot go on as one of kind 'gaussians'"):
+        load("dreamgaussian", None, [*MESH, *last])
+
+
 def test_terms_of_other_scenes_are_refused(models: Path, tmp_path: Path) -> None:
     run = Run.create(quick(models, *SURFACE, "stages.0.regularizers={ opacity = 1.0 }"), tmp_path)
     with pytest.raises(StudioError, match="opacity means nothing to a scene of kind 'surface'"):

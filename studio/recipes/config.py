@@ -8,6 +8,7 @@ know; ``load.py`` reads these types from TOML.
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, model_validator
@@ -195,7 +196,7 @@ class SurfaceConfig:
     """Cubes of the grid along a side."""
     side: Annotated[float, Field(ge=1.0, le=2.0)] = 1.1
     """Of the whole grid, in world units; assets fit a ball of radius 0.5."""
-    distances_rate: Positive = 2e-3
+    distances_rate: Positive = 5e-3
     """Learning rate of the signed distances, in world units a step."""
     offsets_rate: Positive = 1e-2
     """Learning rate of the grid points' offsets, as a share of how far they may go."""
@@ -668,6 +669,18 @@ class Recipe:
             if isinstance(before, SurfaceConfig) and isinstance(after, SurfaceConfig):
                 if (before.resolution, before.side) != (after.resolution, after.side):
                     raise ValueError("surfaces of stages that follow one another must have one grid")
+            if isinstance(before, FieldConfig) and isinstance(after, FieldConfig):
+                alike = replace(
+                    after,
+                    table_rate=before.table_rate,
+                    layers_rate=before.layers_rate,
+                    occupancy_every=before.occupancy_every,
+                )
+                if alike != before:
+                    raise ValueError(
+                        "fields of stages that follow one another must be alike, but for their rates "
+                        "and occupancy_every"
+                    )
         return self
 
     @model_validator(mode="after")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,8 +21,10 @@ CPU = torch.device("cpu")
 FIELD = (
     "stages.0.topology={ kind = 'none' }",
     "stages.0.regularizers={ orientation = 0.01, sparsity = 0.01 }",
-    "stages.0.scene={ kind = 'field', levels = 3, log2_table_size = 8, base_resolution = 4, "
-    "finest_resolution = 16, width = 8, occupancy_resolution = 16, occupancy_every = 3 }",
+    "stages.0.scene={ kind = 'field', levels = 3, log2_table_size = 8, width = 8, occupancy_every = 3 }",
+    "stages.0.scene.base_resolution=4",
+    "stages.0.scene.finest_resolution=16",
+    "stages.0.scene.occupancy_resolution=16",
     "stages.0.renderer={ kind = 'volume', step = 0.05, normals = true }",
     "stages.0.steps=12",
     "export.formats=['png']",
@@ -56,7 +59,7 @@ def test_the_occupancy_is_looked_at_again(models: Path) -> None:
         (particle,) = state.particles
         assert isinstance(particle.scene, RadianceField)
         seen.append(particle.scene.occupancy.densities.clone())
-    changed = [not torch.equal(one, other) for one, other in zip(seen, seen[1:], strict=False)]
+    changed = [not torch.equal(one, other) for one, other in itertools.pairwise(seen)]
     assert changed == [step % 3 == 2 for step in range(1, 12)]
 
 
@@ -78,6 +81,16 @@ def test_parts_that_do_not_fit_are_refused(models: Path, line: str, said: str) -
         tiny_recipe(models, *FIELD, line)
 
 
+def test_fields_that_follow_one_another_must_be_alike(models: Path) -> None:
+    (stage,) = tiny_recipe(models, *FIELD).stages
+    faster = replace(stage, scene=replace(stage.scene, table_rate=0.5))
+    assert len(replace(tiny_recipe(models, *FIELD), stages=(stage, faster)).stages) == 2
+    for change in ({"levels": 2}, {"blob_density": 5.0}):
+        other = replace(stage, scene=replace(stage.scene, **change))
+        with pytest.raises(ValueError, match="fields of stages that follow one another must be alike"):
+            replace(tiny_recipe(models, *FIELD), stages=(stage, other))
+
+
 def test_terms_for_splats_are_refused(models: Path) -> None:
     recipe = tiny_recipe(models, *FIELD, "stages.0.regularizers.opacity=0.1")
     with pytest.raises(StudioError, match="opacity means nothing to a scene of kind 'field'"):
@@ -85,7 +98,8 @@ def test_terms_for_splats_are_refused(models: Path) -> None:
 
 
 def test_a_run_from_start_to_files(models: Path, tmp_path: Path) -> None:
-    run = Run.create(tiny_recipe(models, *FIELD), tmp_path)
+    plain = ("stages.0.regularizers.orientation=0.0", "stages.0.renderer.normals=false", "stages.0.steps=3")
+    run = Run.create(tiny_recipe(models, *FIELD, *plain), tmp_path)
     list(run)
     assert run.metrics()["nearest_model"] in ("red.obj", "blue.obj")
     assert not run.primitives().table.requires_grad

@@ -71,10 +71,11 @@ def test_upkeep_looks_every_few_steps_at_points_of_the_generator() -> None:
 
 
 def test_what_vanishes_is_forgotten_and_what_grows_is_found() -> None:
-    field, untouched = scene(), scene()
+    narrow = replace(CONFIG, blob_radius=0.1)
+    field, untouched = (RadianceField.initial(narrow, generator(0, "initialise")) for _ in range(2))
     full = OccupancyGrid.full(CONFIG.occupancy_resolution)
     field.occupancy = OccupancyGrid(full.densities + 100.0, full.occupied)
-    for step in range(20):
+    for step in range(30):
         for each in (field, untouched):
             each.upkeep(CONFIG.occupancy_every, generator(0, "upkeep", step))
     assert torch.equal(field.occupancy.occupied, untouched.occupancy.occupied)

@@ -1,8 +1,8 @@
 """Fits a scene to 24 pictures of each of three models of the catalogue, and says how well it shows others.
 
-Run with ``python benchmarks/reconstruct.py field`` or ``gaussians``. No prior takes part: each step compares
-one picture over a random colour with the truth. The held-out views and their PSNR are those of a run's own
-metrics. Seconds are the processor's, of the steps alone, with one thread.
+Run with ``python benchmarks/reconstruct.py field``, ``gaussians`` or ``surface``. No prior takes part: each
+step compares one picture over a random colour with the truth. The held-out views and their PSNR are those of
+a run's own metrics. Seconds are the processor's, of the steps alone, with one thread.
 """
 
 from __future__ import annotations
@@ -27,9 +27,11 @@ from studio.recipes.config import (
     BallConfig,
     FieldConfig,
     GaussiansConfig,
+    RasterConfig,
     RendererConfig,
     SceneConfig,
     SplattingConfig,
+    SurfaceConfig,
     VolumeConfig,
 )
 from studio.renderers.instants import render
@@ -43,7 +45,7 @@ PROMPTS = ("a teddy bear", "a red fire hydrant", "a toaster")
 VIEWS = 24
 ELEVATIONS_DEG = (-20.0, 60.0)
 
-SceneKind = Literal["field", "gaussians"]
+SceneKind = Literal["field", "gaussians", "surface"]
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,8 @@ def parts(kind: SceneKind) -> tuple[SceneConfig, RendererConfig]:
             return FieldConfig(), VolumeConfig()
         case "gaussians":
             return GaussiansConfig(initial=BallConfig(count=6000)), SplattingConfig()
+        case "surface":
+            return SurfaceConfig(), RasterConfig()
         case _:
             assert_never(kind)
 

@@ -1,7 +1,8 @@
 """A surface of any shape as an optimiser sees it: signed distances, offsets and colours on a grid's points.
 
 The surface is cut out anew whenever a distance changes its sign (``studio.scenes.isosurface``); its vertices
-move, and have gradients, with every step.
+move, and have gradients, with every step. Distances are those that are stored, blurred over neighbours: what
+pulls on a vertex then also moves the points ahead of it, and the surface travels many cells in few steps.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ class SurfaceTensors:
     """The optimised numbers of a grid's ``n`` points, in the order of ``TetrahedralGrid.points``.
 
     Attributes:
-        distances: to the surface, in world units; negative inside.
+        distances: to the surface, in world units, before they are blurred; negative inside.
         offsets: of the points, before the tanh that bounds them.
         color_logits: colours before the sigmoid.
     """
@@ -78,10 +79,25 @@ class Surface:
         Raises:
             StudioError: there is no surface.
         """
-        inside = self.tensors.distances.detach() < 0
+        return self._crossings(self.distances().detach())
+
+    def _crossings(self, distances: Float[Tensor, "n"]) -> Crossings:
+        inside = distances < 0
         if self._cut is None or not torch.equal(inside, self._cut[0]):
-            self._cut = inside, crossings(self.grid, self.tensors.distances)
+            self._cut = inside, crossings(self.grid, distances)
         return self._cut[1]
+
+    def distances(self) -> Float[Tensor, "n"]:
+        """Signed distances at the grid's points, in world units: means over cubes of 3 x 3 x 3, twice."""
+        sides = (self.grid.resolution + 1, self.grid.resolution)
+        parts = self.tensors.distances.split([side**3 for side in sides])
+        blurred = []
+        for part, side in zip(parts, sides, strict=True):
+            cube = part.reshape(1, 1, side, side, side)
+            for _ in range(2):
+                cube = F.avg_pool3d(cube, 3, stride=1, padding=1, count_include_pad=False)
+            blurred.append(cube.flatten())
+        return torch.cat(blurred)
 
     def at(self, time: Float[Tensor, ""] | None = None) -> Mesh:
         """The surface with a colour at each vertex; it does not move with time.
@@ -89,12 +105,13 @@ class Surface:
         Raises:
             StudioError: there is no surface.
         """
-        cut, tensors = self.crossings(), self.tensors
+        tensors, distances = self.tensors, self.distances()
+        cut = self._crossings(distances.detach())
         places = self._points + _FARTHEST_OFFSET * self.grid.spacing * tensors.offsets.tanh()
         return Mesh(
-            vertices=between(places, tensors.distances, cut),
+            vertices=between(places, distances, cut),
             faces=cut.faces,
-            vertex_colors=between(tensors.color_logits, tensors.distances, cut).sigmoid(),
+            vertex_colors=between(tensors.color_logits, distances, cut).sigmoid(),
         )
 
     def sign_entropy(self) -> Float[Tensor, ""]:
@@ -103,7 +120,10 @@ class Surface:
         Munkberg et al., "Extracting Triangular 3D Models, Materials, and Lighting From Images" (2022), eq. 2.
         Distances count in spacings.
         """
-        inner, outer = self.tensors.distances[self.crossings().edges].unbind(1)
+        distances = self.distances()
+        edges = self._crossings(distances.detach()).edges
+        # index_select, as its backward adds up in a fixed order.
+        inner, outer = distances.index_select(0, edges.flatten()).reshape(-1, 2).unbind(1)
         # cross entropy of sigmoid(d) with 1 where the other end is outside: softplus(-d), else softplus(d)
         return (F.softplus(-inner / self.grid.spacing) + F.softplus(outer / self.grid.spacing)).mean()
 

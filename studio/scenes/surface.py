@@ -90,7 +90,7 @@ class Surface:
     def distances(self) -> Float[Tensor, "n"]:
         """Signed distances at the grid's points, in world units: means over cubes of 3 x 3 x 3, twice."""
         sides = (self.grid.resolution + 1, self.grid.resolution)
-        parts = self.tensors.distances.split([side**3 for side in sides])
+        parts = torch.split(self.tensors.distances, [side**3 for side in sides])
         blurred = []
         for part, side in zip(parts, sides, strict=True):
             cube = part.reshape(1, 1, side, side, side)

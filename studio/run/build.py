@@ -260,7 +260,9 @@ def _build_prior(config: PriorConfig, recipe: Recipe, device: torch.device) -> C
                     f"The learned prior is not in {folder}; use prior.kind = 'library', or train it with "
                     "'studio prior train'."
                 )
-            return ChosenPrior(load_latent_prior(str(folder), device), f"the learned prior in {folder}")
+            return ChosenPrior(
+                load_latent_prior(str(folder), device), "the learned prior that ships with the studio"
+            )
         case LatentPriorConfig():
             prior = load_latent_prior(config.source, device, _options(config))
             return ChosenPrior(prior, f"the diffusion model {config.source}")

@@ -25,7 +25,7 @@ kernels: $(VENV)/installed
 	$(PIP) install --no-deps -c constraints.txt -e .
 
 bench: $(VENV)/installed-dev
-	for benchmark in benchmarks/*.py; do $(BIN)/python $$benchmark || exit 1; done
+	for name in kernels rasterize mesh_raster field guidance; do $(BIN)/python benchmarks/$$name.py || exit 1; done
 
 clean:
 	rm -rf build dist $(VENV) .mypy_cache .pytest_cache .ruff_cache

@@ -35,7 +35,8 @@ from studio.guidance.terms import told_to_critic
 from studio.interfaces import NoisePredictor, Prior
 from studio.randomness import generator
 from studio.run import checkpoint
-from studio.run.build import BuiltTerm, build_stages
+from studio.run.build import build_stages
+from studio.run.optimize import load_learned
 from studio.run.session import Run
 from studio.run.views import drawn
 from studio.types import Condition
@@ -73,7 +74,8 @@ def main() -> None:
     for marker in sorted(args.runs.rglob("recipe.toml")):
         run = Run.open(marker.parent)
         prior = run.prior
-        term = build_stages(run.recipe, prior)[-1].terms[0]
+        stage = build_stages(run.recipe, prior)[-1]
+        term = stage.terms[0]
         guidance = term.guidance
         if not isinstance(guidance, ScoreDistillation) or not isinstance(guidance.critic, TrainedCritic):
             continue
@@ -84,7 +86,7 @@ def main() -> None:
         views = drawn(run.scene(), run.renderer(), cameras).rgb
         told = told_to_critic(term.conditioning(cameras, torch.ones(args.views, 3)))
         before = knowledge(guidance.critic, prior, told, views, args.steps)
-        guidance.load_state(_own(state.learned, term))
+        load_learned(stage, state)
         after = knowledge(guidance.critic, prior, told, views, args.steps)
         spread = float(run.metrics()["view_variance"])
         print(
@@ -120,11 +122,6 @@ def knowledge(
             x = prior.schedule.ddim_step(x, predicted, timesteps, after.expand(len(clean)))
         samples = prior.decode_images(x)
     return Knowledge(float(torch.stack(errors).mean()), float(psnr(samples, views).mean()), samples)
-
-
-def _own(learned: dict[str, Tensor], term: BuiltTerm) -> dict[str, Tensor]:
-    prefix = f"{term.name}/"
-    return {name.removeprefix(prefix): value for name, value in learned.items() if name.startswith(prefix)}
 
 
 if __name__ == "__main__":

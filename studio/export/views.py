@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TypeVar
 
 import torch
@@ -9,10 +10,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from studio.interfaces import Renderer
+from studio.renderers.instants import looked_at
 from studio.types import Cameras, RenderOutput
 
 Primitives = TypeVar("Primitives")
-_VIEWS_AT_ONCE = 8
 
 
 def pictures(
@@ -31,18 +32,7 @@ def pictures(
         brightness: of the background, 0-1.
         device: where the renderer draws.
     """
-    drawn = []
-    with torch.no_grad():
-        for start in range(0, len(cameras), _VIEWS_AT_ONCE):
-            some = cameras[start : start + _VIEWS_AT_ONCE].to(device)
-            background = torch.full((len(some), 3), brightness, device=device)
-            drawn.append(renderer(primitives, some, background))
-    depths = [output.depth for output in drawn if output.depth is not None]
-    return RenderOutput(
-        rgb=torch.cat([output.rgb for output in drawn]).cpu(),
-        alpha=torch.cat([output.alpha for output in drawn]).cpu(),
-        depth=torch.cat(depths).cpu() if len(depths) == len(drawn) else None,
-    )
+    return looked_at(partial(renderer, primitives), cameras, brightness, device)
 
 
 def project(

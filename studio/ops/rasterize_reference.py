@@ -81,10 +81,11 @@ def _shade(
     if surface.vertex_colors is not None:
         color = color * (weights[:, :, None] * surface.vertex_colors[corner]).sum(1)
     normal = _normals(surface, corner, volume < 0, weights)
-    lights = (normal @ light.lights.to(normal).T).clamp(min=0).sum(-1)
-    shade = light.ambient + light.hemisphere * (1 + normal[:, 1]) / 2 + lights
     depth = 1 / (inverse_depth * ray).sum(-1, keepdim=True)
-    return torch.cat([(color * shade[:, None]).clamp(max=1), torch.ones_like(depth), depth, normal], dim=-1)
+    return torch.cat(
+        [(color * light.strength(normal)[:, None]).clamp(max=1), torch.ones_like(depth), depth, normal],
+        dim=-1,
+    )
 
 
 def _kept_by_alpha(

@@ -132,3 +132,8 @@ class Light:
     ambient: float = 1.0
     hemisphere: float = 0.0
     lights: Float[Tensor, "l 3"] = field(default_factory=_no_lights)
+
+    def strength(self, normals: Float[Tensor, "*b 3"]) -> Float[Tensor, "*b"]:
+        """The factor of the colour where the surface has these unit normals."""
+        lambert = (normals @ self.lights.to(normals).T).clamp(min=0).sum(-1)
+        return self.ambient + self.hemisphere * (1 + normals[..., 1]) / 2 + lambert

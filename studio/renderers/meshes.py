@@ -54,10 +54,8 @@ class RasterRenderer:
                 f"The mesh has {len(primitives.materials)} materials and gradients reach meshes of one: "
                 "bake them into one texture first."
             )
-        mesh, fine = (
-            primitives,
-            cameras.resized(cameras.width * self.supersample, cameras.height * self.supersample),
-        )
+        mesh = primitives
+        fine = cameras.resized(cameras.width * self.supersample, cameras.height * self.supersample)
         view, lens = fine.world_to_camera.to(mesh.vertices), fine.intrinsics.to(mesh.vertices)
         clip = clip_matrices(view, lens, fine.width, fine.height)
         positions = F.pad(mesh.vertices, (0, 1), value=1.0) @ clip.mT
@@ -87,9 +85,7 @@ class RasterRenderer:
         light = self.light
         if light.hemisphere == 0.0 and len(light.lights) == 0:
             return color if light.ambient == 1.0 else (light.ambient * color).clamp(max=1.0)
-        lambert = torch.einsum("lc,bchw->blhw", light.lights.to(normal), normal).relu().sum(1, keepdim=True)
-        strength = light.ambient + light.hemisphere * (1 + normal[:, 1:2]) / 2 + lambert
-        return (color * strength).clamp(max=1.0)
+        return (color * light.strength(normal.movedim(1, -1))[:, None]).clamp(max=1.0)
 
 
 def _colors(

@@ -11,7 +11,7 @@ from studio.interfaces import Renderer
 from studio.recipes.config import SceneConfig, TexturedMeshConfig
 from studio.run.views import detached
 from studio.scenes import kinds
-from studio.scenes.kinds import AnyScene
+from studio.scenes.kinds import AnyScene, device_of
 from studio.scenes.mesh import TexturedMesh
 
 
@@ -28,7 +28,7 @@ def handed_over(scene: AnyScene, renderer: Renderer[Any], config: SceneConfig) -
     """
     if not isinstance(config, TexturedMeshConfig) or isinstance(scene, TexturedMesh):
         return kinds.handed_over(scene, config)
-    device = next(iter(scene.parameter_groups())).parameter.device
+    device = device_of(scene)
     with torch.no_grad():
         shown = detached(scene.at(None))
         mesh, _ = as_mesh(shown, renderer, config.faces, config.texture_size, lambda part: None)

@@ -27,7 +27,7 @@ from studio.run.build import BuiltStage
 from studio.run.handover import handed_over
 from studio.run.watchdogs import Alarms, Observation, examine
 from studio.scenes.gaussians import Gaussians
-from studio.scenes.kinds import AnyScene, initial_scene, scene_from_state
+from studio.scenes.kinds import AnyScene, device_of, initial_scene, scene_from_state
 from studio.scenes.regularizers import regularization
 from studio.scenes.topology import TopologyState, apply
 from studio.types import Cameras, GuidanceOutput, RenderOutput, StepReport
@@ -94,11 +94,6 @@ def initial_state(recipe: Recipe, device: torch.device) -> LoopState:
     return LoopState(0, 0, tuple(begin(index) for index in range(recipe.particles)), Alarms())
 
 
-def device_of(scene: AnyScene) -> torch.device:
-    """Where a scene's tensors are."""
-    return next(iter(scene.parameter_groups())).parameter.device
-
-
 def adam(scene: AnyScene) -> torch.optim.Adam:
     """A fresh optimiser for a scene's tensors."""
     groups = [
@@ -115,12 +110,12 @@ def optimize(recipe: Recipe, stages: Sequence[BuiltStage], state: LoopState) -> 
         StudioError: the watchdogs see no hope; the message names the key to change.
     """
     if state.step < recipe.total_steps:
-        _load_learned(stages[state.stage], state)
+        load_learned(stages[state.stage], state)
     while state.step < recipe.total_steps:
         index, stage_step = locate(recipe, state.step)
         if index != state.stage:
             _begin_stage(recipe, index, stages[state.stage].renderer, state)
-            _load_learned(stages[index], state)
+            load_learned(stages[index], state)
         yield _step(recipe, index, stages[index], stage_step, state)
         if state.alarms.hopeless:
             raise StudioError(state.alarms.hopeless)
@@ -152,7 +147,8 @@ def _begin_stage(recipe: Recipe, index: int, renderer: Renderer[Any], state: Loo
     state.learned = {}
 
 
-def _load_learned(stage: BuiltStage, state: LoopState) -> None:
+def load_learned(stage: BuiltStage, state: LoopState) -> None:
+    """Let a stage's guidance go on from what the state says that it has learned."""
     for term in stage.terms:
         prefix = f"{term.name}/"
         own = {name: tensor for name, tensor in state.learned.items() if name.startswith(prefix)}
@@ -209,7 +205,7 @@ def _step(recipe: Recipe, index: int, stage: BuiltStage, stage_step: int, state:
     count = sum(map(len, scenes))
     for number, (particle, its_render) in enumerate(zip(state.particles, renders, strict=True)):
         if not non_finite:
-            _change_topology(recipe, stage, stage_step + 1, progress, step, number, particle, its_render)
+            _tend(recipe, stage, stage_step + 1, progress, step, number, particle, its_render)
         particle.optimizer.zero_grad(set_to_none=True)
     state.learned = _learned(stage)
     state.step += 1
@@ -274,7 +270,7 @@ def _guide(
     return outputs
 
 
-def _change_topology(
+def _tend(
     recipe: Recipe,
     stage: BuiltStage,
     stage_step: int,
@@ -284,6 +280,7 @@ def _change_topology(
     particle: Particle,
     render: RenderOutput,
 ) -> None:
+    """What a scene changes of itself after a step: its own upkeep, and the number of its splats."""
     topology, scene, device = stage.topology, particle.scene, render.rgb.device
 
     def draws(purpose: str) -> torch.Generator:

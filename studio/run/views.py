@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import fields, is_dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
 
 from studio.cameras import fibonacci_sphere, orbit
 from studio.interfaces import Renderer, Scene
-from studio.renderers.instants import joined, render
+from studio.renderers.instants import looked_at, render
+from studio.scenes.kinds import device_of
 from studio.types import Cameras, RenderOutput
 
 HELD_OUT = 16
-_VIEWS_AT_ONCE = 8
 
 
 def side_cameras(size: int) -> Cameras:
@@ -42,15 +43,5 @@ def detached(value: Any) -> Any:
 
 
 def drawn(scene: Scene[Any], renderer: Renderer[Any], cameras: Cameras, grey: float = 1.0) -> RenderOutput:
-    """The scene over a grey (white unless said otherwise), without gradients, on the CPU.
-
-    A few views at a time, to bound memory.
-    """
-    device = next(iter(scene.parameter_groups())).parameter.device
-    parts = []
-    with torch.no_grad():
-        for start in range(0, len(cameras), _VIEWS_AT_ONCE):
-            some = cameras[start : start + _VIEWS_AT_ONCE].to(device)
-            part = render(scene, renderer, some, torch.full((len(some), 3), grey, device=device))
-            parts.append(RenderOutput(part.rgb.cpu(), part.alpha.cpu()))
-    return joined(parts)
+    """The scene over a grey (white unless said otherwise), without gradients, on the CPU."""
+    return looked_at(partial(render, scene, renderer), cameras, grey, device_of(scene))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 from typing_extensions import assert_never
 
 from studio.errors import StudioError
+from studio.interfaces import Scene
 from studio.recipes.config import (
     FieldConfig,
     GaussiansConfig,
@@ -23,6 +25,11 @@ from studio.scenes.mesh import TexturedMesh, initial_textured_mesh
 from studio.scenes.surface import Surface
 
 AnyScene = Gaussians | RadianceField | Surface | TexturedMesh
+
+
+def device_of(scene: Scene[Any]) -> torch.device:
+    """Where a scene's tensors are."""
+    return scene.parameter_groups()[0].parameter.device
 
 
 def initial_scene(config: SceneConfig, rng: torch.Generator) -> AnyScene:

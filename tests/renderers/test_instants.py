@@ -38,7 +38,7 @@ class Dial:
         self.calls += 1
         red, green = primitives.expand(len(cameras)), cameras.azimuth_deg
         rgb = torch.stack([red, green, background[:, 2]], dim=1)[:, :, None, None].expand(-1, -1, 2, 2)
-        return RenderOutput(rgb, rgb[:, :1], depth=rgb[:, 1:2])
+        return RenderOutput(rgb, rgb[:, :1], depth=rgb[:, 1:2], facing_away=rgb[:, 2:])
 
 
 def shown(cameras: Cameras) -> tuple[Tensor, int]:
@@ -47,6 +47,8 @@ def shown(cameras: Cameras) -> tuple[Tensor, int]:
     background = torch.arange(4.0)[:, None].expand(-1, 3)
     drawn = render(scene, dial, cameras, background)
     assert drawn.depth is not None and torch.equal(drawn.depth, drawn.rgb[:, 1:2])
+    assert drawn.facing_away is not None and torch.equal(drawn.facing_away, drawn.rgb[:, 2:])
+    assert drawn.normal is None
     return drawn.rgb[:, :, 0, 0], dial.calls
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Generic, TypeVar
 
 import torch
 from jaxtyping import Float, Int
@@ -299,3 +300,49 @@ class Splats:
     scales: Float[Tensor, "n 3"]
     opacities: Float[Tensor, "n"]
     sh: Float[Tensor, "n k 3"]
+
+
+@dataclass(frozen=True)
+class Rig:
+    """Nodes in motion that carry a shape along, by linear blend skinning.
+
+    A point x at rest goes to ``sum_j weights_j (R_k (x - nodes_k) + nodes_k + translations_k)`` with
+    k = carriers_j; the rotation of a splat or normal there is blended from the same R_k.
+
+    Attributes:
+        nodes: their places at rest, in the world.
+        carriers: the nodes that carry each of the shape's ``n`` points.
+        weights: how much each of them counts; not negative, each row sums to 1.
+        quats_wxyz: unit rotations R of the nodes at each of ``t`` instants.
+        translations: of the nodes at each instant, in the world.
+    """
+
+    nodes: Float[Tensor, "k 3"]
+    carriers: Int[Tensor, "n j"]
+    weights: Float[Tensor, "n j"]
+    quats_wxyz: Float[Tensor, "t k 4"]
+    translations: Float[Tensor, "t k 3"]
+
+
+Shape = TypeVar("Shape", Mesh, Splats)
+
+
+@dataclass(frozen=True)
+class Animation(Generic[Shape]):
+    """A shape in motion: a mesh or splats at a row of instants.
+
+    Attributes:
+        rest: the shape at rest.
+        frames: the shape at each instant: the same points in the same order, the same faces and materials.
+        times: the instants in 0-1, rising: i / t where the animation loops, else i / (t - 1).
+        seconds: how long it takes from time 0 to time 1.
+        loops: whether time 1 is time 0 again.
+        rig: what carries the shape from rest to ``frames``, where nodes do.
+    """
+
+    rest: Shape
+    frames: tuple[Shape, ...]
+    times: Float[Tensor, "t"]
+    seconds: float
+    loops: bool = False
+    rig: Rig | None = None

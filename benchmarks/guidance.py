@@ -38,7 +38,7 @@ from studio.priors.latent import LatentPrior, load_latent_prior
 from studio.prompts import ViewPrompts
 from studio.randomness import generator
 from studio.recipes.guidance import GuidanceConfig
-from studio.run.build import small_prior_folder
+from studio.run.build_prior import small_prior_folder
 from studio.schedule import NoiseSchedule, Prediction
 from studio.types import Conditioning, PromptEmbedding
 

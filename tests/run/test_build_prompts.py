@@ -14,7 +14,8 @@ from studio.errors import StudioError
 from studio.priors.debiasing import debiased_prompts
 from studio.priors.latent import load_latent_prior
 from studio.recipes.load import load
-from studio.run.build import build_prior, build_stages
+from studio.run.build import build_stages
+from studio.run.build_prior import build_prior
 from studio.run.optimize import initial_state, optimize
 from studio.types import Cameras, Conditioning
 from tests.priors import models

@@ -12,7 +12,8 @@ from torch import Tensor
 from studio.cameras import orbit
 from studio.errors import StudioError
 from studio.recipes.load import load
-from studio.run.build import build_prior, build_stages
+from studio.run.build import build_stages
+from studio.run.build_prior import build_prior
 from studio.run.controls import SIZE, Landmarks
 from studio.run.optimize import initial_state, optimize
 from studio.types import Cameras

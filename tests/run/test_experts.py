@@ -25,7 +25,8 @@ from studio.recipes.config import (
 from studio.recipes.guidance import MvdreamConfig, SdsConfig, VsdConfig
 from studio.recipes.load import read, to_toml
 from studio.recipes.ramps import Piecewise, Ramp
-from studio.run.build import BuiltStage, build_prior, build_stages
+from studio.run.build import BuiltStage, build_stages
+from studio.run.build_prior import build_prior
 from studio.run.checkpoint import load, save
 from studio.run.optimize import _guide, initial_state, optimize
 from studio.types import Conditioning, GuidanceOutput, RenderOutput, StepReport

@@ -12,7 +12,8 @@ import torch
 from studio.errors import StudioError
 from studio.interfaces import Guidance
 from studio.recipes.config import Recipe, WatchdogsConfig
-from studio.run.build import BuiltStage, BuiltTerm, build_device, build_prior, build_stages
+from studio.run.build import BuiltStage, BuiltTerm, build_device, build_stages
+from studio.run.build_prior import build_prior
 from studio.run.checkpoint import load, save
 from studio.run.optimize import LoopState, burnt_share, initial_state, locate, optimize
 from studio.types import Conditioning, GuidanceOutput, RenderOutput

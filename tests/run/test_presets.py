@@ -18,7 +18,8 @@ from studio.recipes.config import (
     TexturedMeshConfig,
 )
 from studio.recipes.load import load, preset_names
-from studio.run.build import build_prior, build_stages
+from studio.run.build import build_stages
+from studio.run.build_prior import build_prior
 from studio.run.optimize import initial_state, optimize
 
 

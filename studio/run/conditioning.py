@@ -1,0 +1,170 @@
+"""What a prior is told of each batch of renders: the prompt's branches, and what the recipe adds to them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from studio.errors import StudioError
+from studio.guidance.identity import with_identity
+from studio.guidance.methods import asks_critic, negative_prompts
+from studio.guidance.refusals import limits_of
+from studio.interfaces import Prior
+from studio.priors.debiasing import debiased_prompts
+from studio.priors.latent import LatentPrior
+from studio.prompts import Direction, ViewPrompts, clean_prompt
+from studio.recipes.config import GuidanceTerm, LatentPriorConfig, PriorConfig, Recipe
+from studio.recipes.guidance import VpcsmConfig
+from studio.run.controls import load_landmarks, with_control
+from studio.types import Cameras, Conditioning
+
+Told = Callable[[Cameras, Float[Tensor, "b 3"]], Conditioning]
+"""The branches for a batch of cameras over given background colours."""
+
+
+def told_in(
+    recipe: Recipe, term: GuidanceTerm, config: PriorConfig, prior: Prior, second: Prior | None
+) -> Told:
+    """What one term of a recipe's guidance tells its priors.
+
+    Args:
+        config, prior: the one that the term asks.
+        second: of several views, for methods that ask two.
+
+    Raises:
+        StudioError: a picture that the prior wants is missing or cannot be read.
+    """
+    _refuse_unshown_image(term, config, prior)
+    told: Told = ViewPrompts(
+        prior,
+        recipe.prompt,
+        negatives=negative_prompts(term.method),
+        null_prompt=recipe.negative_prompt,
+        turned_null_prompt=recipe.turned_negative_prompt,
+        view_words=recipe.view_words,
+        camera=recipe.tell_camera,
+        threshold_deg=recipe.view_threshold_deg,
+        perp_neg=term.method.scores.perp_neg != 0.0,
+        plain=asks_critic(term.method),
+        blend=recipe.view_blend,
+        by_view=debiased(recipe),
+    )
+    told = _with_image(_with_control(_with_face(told, config, prior), config, prior), config, prior)
+    return told if second is None else _with_second(told, recipe, second)
+
+
+def debiased(recipe: Recipe) -> Mapping[Direction, str] | None:
+    """What of the prompt each view is told, where the recipe wants words dropped."""
+    if recipe.prompt_debiasing is None:
+        return None
+    return debiased_prompts(recipe.prompt_debiasing, clean_prompt(recipe.prompt))
+
+
+def _with_second(prompts: Told, recipe: Recipe, prior: Prior) -> Told:
+    """The same branches, with those that a second prior of several views understands beside them."""
+    seen = ViewPrompts(
+        prior,
+        recipe.prompt,
+        null_prompt=recipe.negative_prompt,
+        turned_null_prompt=recipe.turned_negative_prompt,
+        view_words=recipe.view_words,
+        threshold_deg=recipe.view_threshold_deg,
+        blend=recipe.view_blend,
+        by_view=debiased(recipe),
+    )
+
+    def conditioning(cameras: Cameras, background: Float[Tensor, "b 3"]) -> Conditioning:
+        return replace(prompts(cameras, background), second=seen(cameras, background))
+
+    return conditioning
+
+
+def _with_control(prompts: Told, config: PriorConfig, prior: Prior) -> Told:
+    """The same branches, the ControlNets shown the recipe's points from each camera."""
+    if not isinstance(config, LatentPriorConfig) or not limits_of(prior).needs_control:
+        return prompts
+    if config.control_points is None:
+        raise StudioError(
+            "prior.controls names ControlNets and the recipe has no pictures for them; expected "
+            "prior.control_points = 'POINTS.ply', or leave out prior.controls."
+        )
+    landmarks = load_landmarks(
+        Path(config.control_points), config.control_point_radius, config.face_within_deg
+    )
+
+    def conditioning(cameras: Cameras, background: Float[Tensor, "b 3"]) -> Conditioning:
+        return with_control(prompts(cameras, background), landmarks(cameras).to(background))
+
+    return conditioning
+
+
+def _with_image(prompts: Told, config: PriorConfig, prior: Prior) -> Told:
+    """The same branches, the recipe's image shown with the prompt; the null branch sees none."""
+    path = config.image if isinstance(config, LatentPriorConfig) else None
+    if path is None:
+        if limits_of(prior).needs_image:
+            raise StudioError(
+                "The prior shows an object from a reference image and the recipe has none; expected "
+                "prior.image = 'PICTURE.png'."
+            )
+        return prompts
+    picture = _square_picture(Path(path))
+
+    def conditioning(cameras: Cameras, background: Float[Tensor, "b 3"]) -> Conditioning:
+        image = picture.to(background.device).expand(len(cameras), *picture.shape[1:])
+        branches = prompts(cameras, background)
+        plain = None if branches.plain is None else replace(branches.plain, image=image)
+        return replace(branches, positive=replace(branches.positive, image=image), plain=plain)
+
+    return conditioning
+
+
+def _with_face(prompts: Told, config: PriorConfig, prior: Prior) -> Told:
+    """The same branches, the recipe's identity told to views that show the face."""
+    if not isinstance(config, LatentPriorConfig) or not isinstance(prior, LatentPrior):
+        return prompts
+    told, within_deg = prior.identity, config.face_within_deg
+    if told is None:
+        return prompts
+
+    def conditioning(cameras: Cameras, background: Float[Tensor, "b 3"]) -> Conditioning:
+        return with_identity(prompts(cameras, background), told.identity, told.nobody, within_deg)
+
+    return conditioning
+
+
+def _square_picture(path: Path) -> Float[Tensor, "1 3 s s"]:
+    """A picture in 0-1 over white, padded to a square."""
+    try:
+        with Image.open(path) as file:
+            drawn = file.convert("RGBA")
+    except (OSError, ValueError) as error:
+        raise StudioError(
+            f"prior.image is {path}, expected a picture such as a PNG ({str(error).splitlines()[0]})."
+        ) from error
+    side = max(drawn.size)
+    square = Image.new("RGBA", (side, side), "white")
+    square.alpha_composite(drawn, ((side - drawn.width) // 2, (side - drawn.height) // 2))
+    pixels = torch.from_numpy(np.asarray(square.convert("RGB"), dtype=np.float32) / 255)
+    return pixels.movedim(-1, 0)[None]
+
+
+def _refuse_unshown_image(term: GuidanceTerm, config: PriorConfig, prior: Prior) -> None:
+    """A method that compares the prompt with and without an image wants one to be seen."""
+    if not isinstance(term.method, VpcsmConfig):
+        return
+    shown = None
+    if isinstance(config, LatentPriorConfig) and (config.image_prompt or limits_of(prior).needs_image):
+        shown = config.image
+    if shown is None:
+        raise StudioError(
+            f"{term.method.kind} compares the prompt with and without an image, and the prior is shown none; "
+            "expected prior.image_prompt and prior.image, or use csm, which is the same without an image."
+        )

@@ -1,5 +1,6 @@
 #include "studio/parallel.h"
 
+#include <dlfcn.h>
 #include <pthread.h>
 
 #include <algorithm>
@@ -84,23 +85,47 @@ class Pool {
 
 // Never destroyed: its threads may outlive static destructors. A forked child has no threads and starts anew.
 std::atomic<Pool*> the_pool{nullptr};
+std::atomic<bool> forked{false};
 
 Pool& pool() {
   static const bool once = [] {
     the_pool = new Pool;
-    pthread_atfork(nullptr, nullptr, [] { the_pool = new Pool; });
+    pthread_atfork(nullptr, nullptr, [] { the_pool = new Pool, forked = true; });
     return true;
   }();
   (void)once;
   return *the_pool;
 }
 
+// Runs the loop on the OpenMP threads that the process already has, torch's; false where it has none. After each of
+// torch's own loops these spin for milliseconds, on cores that threads of our own would have to share with them.
+// All of them are asked for, however short the loop: the runtime ends those that a smaller team leaves over. In a
+// forked child it would wait for threads that are no more.
+bool run_on_openmp(int threads, Loop& loop) {
+  using Parallel = void (*)(void (*)(void*), void*, unsigned threads, unsigned flags);
+  static const auto parallel = reinterpret_cast<Parallel>(dlsym(RTLD_DEFAULT, "GOMP_parallel"));
+  if (parallel == nullptr || forked) return false;
+  struct Team {
+    Loop* loop;
+    std::atomic<int> workers;
+  } team{&loop, {0}};
+  const auto work = [](void* context) {
+    Team& team = *static_cast<Team*>(context);
+    team.loop->work(team.workers.fetch_add(1, std::memory_order_relaxed));
+  };
+  parallel(work, &team, static_cast<unsigned>(threads), 0);
+  return true;
+}
+
 }  // namespace
 
 void parallel_run(int threads, int64_t count, ParallelTask task, void* context) {
   Loop loop{count, task, context, {}, {}, {}};
-  threads = static_cast<int>(std::min<int64_t>(threads, count));
-  if (threads <= 1 || !pool().run(threads, loop)) loop.work(0);
+  if (threads <= 1 || count <= 1) {
+    loop.work(0);
+  } else if (Pool& own = pool(); !run_on_openmp(threads, loop)) {
+    if (!own.run(static_cast<int>(std::min<int64_t>(threads, count)), loop)) loop.work(0);
+  }
   if (loop.failure) std::rethrow_exception(loop.failure);
 }
 

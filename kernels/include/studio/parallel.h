@@ -1,4 +1,4 @@
-// Loops over several threads, on a pool of our own so that torch's OpenMP is not started twice.
+// Loops over several threads: torch's OpenMP threads where they are, else a pool of our own.
 #pragma once
 
 #include <stdint.h>

@@ -6,6 +6,8 @@ Each text is embedded once, when ``ViewPrompts`` is made; a step only gathers ro
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -19,6 +21,8 @@ from studio.interfaces import Prior
 from studio.types import Cameras, Condition, Conditioning, NegativePrompt, PromptEmbedding, Repulsion
 
 MAX_CHARACTERS = 1000
+LONGEST_NAME = 64
+"""Of a folder named after a prompt."""
 OVERHEAD_ELEVATION_DEG = 60.0
 VIEW_THRESHOLD_DEG = 45.0
 
@@ -78,6 +82,12 @@ def clean_prompt(text: str) -> str:
             f"the prompt holds the unprintable character {strange!r}; expected plain text, try removing it"
         )
     return cleaned
+
+
+def slug(prompt: str) -> str:
+    """The prompt as a file name: lower-case ASCII words joined by hyphens, ``run`` if nothing is left."""
+    plain = unicodedata.normalize("NFKD", prompt).encode("ascii", "ignore").decode().lower()
+    return re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:LONGEST_NAME].strip("-") or "run"
 
 
 def view_prompt(prompt: str, direction: Direction) -> str:

@@ -38,6 +38,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "export": GROUND | {"renderers", "scenes", "evaluate"},
     "run": GROUND | {"scenes", "renderers", "guidance", "priors", "export", "evaluate"},
     "evaluate": GROUND | {"scenes", "renderers", "guidance", "priors", "export", "run"},
+    "jobs": GROUND | {"run", "export"},
 }
 ON_TOP = frozenset("__init__ cli arguments commands console doctor".split())
 

@@ -70,8 +70,20 @@ def read(path: Path) -> Recipe:
     return _load_file(path, ())
 
 
+def parse(text: str, source: str) -> Recipe:
+    """The recipe in TOML that ``to_toml`` wrote.
+
+    Args:
+        source: where it came from, for messages.
+
+    Raises:
+        StudioError: as ``load``.
+    """
+    return _validated(_parsed(text, source), source)
+
+
 def to_toml(recipe: Recipe) -> str:
-    """The whole recipe as TOML; ``read`` gives back an equal one."""
+    """The whole recipe as TOML; ``read`` and ``parse`` give back an equal one."""
     import tomli_w
 
     return tomli_w.dumps(_to_table(recipe))
@@ -118,11 +130,18 @@ def _load_file(path: Path, heirs: tuple[Path, ...]) -> Recipe:
 
 def _read_toml(path: Path) -> Table:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return _parsed(path.read_text(encoding="utf-8"), path)
     except OSError as error:
         raise StudioError(f"Cannot read {path}: {error.strerror or error}.") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
         raise StudioError(f"{path} is not valid TOML: {error}.") from error
+
+
+def _parsed(text: str, source: Path | str) -> Table:
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise StudioError(f"{source} is not valid TOML: {error}.") from error
 
 
 def _merged(old: Any, new: Any) -> Any:
@@ -196,7 +215,7 @@ def _to_table(recipe: Recipe) -> Table:
     return table
 
 
-def _validated(table: Table, source: Path | None) -> Recipe:
+def _validated(table: Table, source: Path | str | None) -> Recipe:
     try:
         # By way of JSON, whose lists pydantic's strict mode takes for tuples.
         return _ADAPTER.validate_json(json.dumps(table, default=str), strict=True)

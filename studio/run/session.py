@@ -11,10 +11,8 @@
 from __future__ import annotations
 
 import json
-import re
 import tempfile
 import time
-import unicodedata
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import asdict, replace
 from importlib.metadata import PackageNotFoundError, version
@@ -29,7 +27,7 @@ from studio.export.files import replacing, write_bytes
 from studio.export.formats import asset_paths
 from studio.export.images import to_pixels
 from studio.interfaces import Prior, Renderer
-from studio.prompts import clean_prompt
+from studio.prompts import LONGEST_NAME, clean_prompt, slug
 from studio.recipes.config import Recipe
 from studio.recipes.load import load, read, to_toml
 from studio.run import checkpoint
@@ -42,7 +40,6 @@ from studio.run.views import detached, drawn, side_cameras
 from studio.scenes.kinds import AnyScene, scene_from_state
 from studio.types import RenderOutput, StepReport
 
-LONGEST_NAME = 64
 _RECIPE, _FORMAT = "recipe.toml", "state/format.json"
 
 
@@ -70,11 +67,17 @@ class Run:
         self._events = EventLog(folder / "events.jsonl")
 
     @staticmethod
-    def create(recipe: Recipe, output: Path = Path("runs"), chosen: ChosenPrior | None = None) -> Run:
-        """Make a new folder, named after the prompt, in ``output``. Earlier runs are never touched.
+    def create(
+        recipe: Recipe,
+        output: Path = Path("runs"),
+        chosen: ChosenPrior | None = None,
+        name: str | None = None,
+    ) -> Run:
+        """Make a new folder in ``output``. Earlier runs are never touched.
 
         Args:
             chosen: the recipe's prior where it is built already, as several runs may share one.
+            name: of the folder; by default the prompt's words, and a number where those are taken.
 
         Raises:
             StudioError: the prompt is empty or the prior knows nothing of it; the prior cannot be had;
@@ -84,7 +87,7 @@ class Run:
         chosen = build_prior(recipe, build_device(recipe)) if chosen is None else chosen
         build_stages(recipe, chosen.prior, chosen.beside)
         initial_state(recipe, build_device(recipe))
-        return Run(_new_folder(recipe, output), recipe, chosen)
+        return Run(_new_folder(recipe, output, name), recipe, chosen)
 
     @staticmethod
     def open(folder: Path) -> Run:
@@ -318,17 +321,19 @@ def generate(
     return run
 
 
-def _new_folder(recipe: Recipe, output: Path) -> Path:
-    """A fresh folder with the recipe in it: made under another name, then renamed to the first free one."""
+def _new_folder(recipe: Recipe, output: Path, name: str | None) -> Path:
+    """A fresh folder with the recipe in it, made under another name first: it appears when it is whole."""
     try:
         output.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=output, prefix=".new-") as temporary:
             whole = Path(temporary) / "run"
-            for name in ("state", "previews", "assets"):
-                (whole / name).mkdir(parents=True)
+            for inner in ("state", "previews", "assets"):
+                (whole / inner).mkdir(parents=True)
             (whole / _RECIPE).write_text(to_toml(recipe), encoding="utf-8")
             made_by = {"format": checkpoint.FORMAT, "studio": _version()}
             (whole / _FORMAT).write_text(json.dumps(made_by), encoding="utf-8")
+            if name is not None:
+                return whole.rename(output / name)
             return _renamed(whole, output, slug(recipe.prompt))
     except OSError as error:
         raise StudioError(
@@ -351,12 +356,6 @@ def _renamed(whole: Path, output: Path, name: str) -> Path:
             # Another run took the name in between; anything else is a reason to give up.
             if not target.exists():
                 raise
-
-
-def slug(prompt: str) -> str:
-    """The prompt as a file name: lower-case ASCII words joined by hyphens, ``run`` if nothing is left."""
-    plain = unicodedata.normalize("NFKD", prompt).encode("ascii", "ignore").decode().lower()
-    return re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:LONGEST_NAME].strip("-") or "run"
 
 
 def _numbered(paths: Sequence[Path], particle: int) -> list[Path]:

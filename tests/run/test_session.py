@@ -11,10 +11,11 @@ from PIL import Image
 
 from studio.errors import StudioError
 from studio.export import files
+from studio.prompts import LONGEST_NAME, slug
 from studio.recipes.load import read
 from studio.run import checkpoint
 from studio.run.events import EventLog
-from studio.run.session import LONGEST_NAME, Run, slug
+from studio.run.session import Run
 from tests.run.tiny import equal, tiny_recipe
 
 

@@ -213,6 +213,112 @@ class Prior:
     )
 
 
+Workspace = Annotated[Path, arg(metavar="FOLDER")]
+JobNumber = Annotated[Positional[int], arg(metavar="JOB")]
+
+
+@dataclass(frozen=True)
+class JobsSubmit:
+    """Put a prompt at the end of the queue."""
+
+    prompt: Annotated[Positional[str], arg(metavar="PROMPT")]
+    """What to make, such as "a teddy bear"."""
+    preset: str = "default"
+    """A preset ("studio presets list") or the path of a recipe."""
+    prior: Annotated[str | None, arg(metavar="auto|library|small|FOLDER|HUB-ID")] = None
+    """Instead of the preset's, as for "studio generate"."""
+    steps: Annotated[int | None, arg(metavar="N")] = None
+    """How many steps, instead of the preset's."""
+    seed: Annotated[int | None, arg(metavar="N")] = None
+    """Another seed gives another asset."""
+    set: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="KEY=VALUE")] = ()
+    """Any other key of the recipe; may be given again."""
+    workspace: Workspace = Path("workspace")
+    """The folder of the queue and its runs."""
+
+
+@dataclass(frozen=True)
+class JobsList:
+    """Name the jobs, those that are not over first."""
+
+    words: Annotated[str, arg(metavar="TEXT")] = ""
+    """Only those whose prompt contains this."""
+    most: Annotated[int, arg(metavar="N")] = 50
+    """How many."""
+    workspace: Workspace = Path("workspace")
+    """The folder of the queue and its runs."""
+
+
+@dataclass(frozen=True)
+class OneJob:
+    """What every command about one job is told."""
+
+    job: JobNumber
+    """Its number."""
+    workspace: Workspace = Path("workspace")
+    """The folder of the queue and its runs."""
+
+
+@dataclass(frozen=True)
+class JobsShow(OneJob):
+    """Say everything about a job."""
+
+
+@dataclass(frozen=True)
+class JobsCancel(OneJob):
+    """End a job at its next step."""
+
+
+@dataclass(frozen=True)
+class JobsPause(OneJob):
+    """Let a job rest from its next step on."""
+
+
+@dataclass(frozen=True)
+class JobsResume(OneJob):
+    """Let a paused job go on."""
+
+
+@dataclass(frozen=True)
+class JobsRetry(OneJob):
+    """Put a failed or cancelled job at the end of the queue; it goes on from its last checkpoint."""
+
+
+@dataclass(frozen=True)
+class JobsMove(OneJob):
+    """Give a waiting job another turn."""
+
+    before: Annotated[int | None, arg(metavar="JOB")] = None
+    """The waiting job that it comes before; left out, it comes last."""
+
+
+@dataclass(frozen=True)
+class JobsWork:
+    """Take jobs from the queue until stopped with Ctrl-C: one worker a device."""
+
+    until_empty: bool = False
+    """Stop when no job waits."""
+    workspace: Workspace = Path("workspace")
+    """The folder of the queue and its runs."""
+
+
+@dataclass(frozen=True)
+class Jobs:
+    """A queue of runs that outlives its workers."""
+
+    command: (
+        Annotated[JobsSubmit, subcommand(name="submit")]
+        | Annotated[JobsList, subcommand(name="list")]
+        | Annotated[JobsShow, subcommand(name="show")]
+        | Annotated[JobsCancel, subcommand(name="cancel")]
+        | Annotated[JobsPause, subcommand(name="pause")]
+        | Annotated[JobsResume, subcommand(name="resume")]
+        | Annotated[JobsRetry, subcommand(name="retry")]
+        | Annotated[JobsMove, subcommand(name="move")]
+        | Annotated[JobsWork, subcommand(name="work")]
+    )
+
+
 @dataclass(frozen=True)
 class Doctor:
     """Say what this machine has, which kernels and priors it runs, and why."""
@@ -231,7 +337,7 @@ class Cite:
     """Its name, or the path of a recipe."""
 
 
-Command = Generate | Resume | Compare | Export | Render | Presets | Prior | Doctor | Cite
+Command = Generate | Resume | Compare | Export | Render | Presets | Prior | Jobs | Doctor | Cite
 
 _NAMES: dict[str, tuple[str, ...]] = {
     "generate": (),
@@ -241,6 +347,7 @@ _NAMES: dict[str, tuple[str, ...]] = {
     "render": (),
     "presets": ("list", "show"),
     "prior": ("info", "vocab", "build-catalogue", "render-data", "train", "evaluate"),
+    "jobs": ("submit", "list", "show", "cancel", "pause", "resume", "retry", "move", "work"),
     "doctor": (),
     "cite": (),
 }

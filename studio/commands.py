@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import signal
 import sys
@@ -19,7 +18,7 @@ from PIL import Image
 from rich.console import Console
 from typing_extensions import assert_never
 
-from studio import arguments
+from studio import arguments, job_commands
 from studio.cameras import orbit
 from studio.console import RunProgress, duration
 from studio.doctor import EXAMPLE_PROMPT, automatic_prior, examine
@@ -49,6 +48,7 @@ from studio.recipes.config import (
     SmallPriorConfig,
 )
 from studio.renderers.raster import MeshRenderer
+from studio.run.asked import Asked
 from studio.run.build import build_device
 from studio.run.build_prior import build_prior, small_prior_folder
 from studio.run.forecast import forecast
@@ -83,6 +83,8 @@ def perform(command: arguments.Command) -> int:
             return presets(command.command)
         case arguments.Prior():
             return prior(command.command)
+        case arguments.Jobs():
+            return job_commands.perform(command.command)
         case arguments.Doctor():
             with weights.offline(command.offline):
                 return doctor(command)
@@ -94,7 +96,7 @@ def perform(command: arguments.Command) -> int:
 
 def generate(command: arguments.Generate) -> int:
     """Makes a new run and takes it to the end."""
-    recipe = load.load(command.preset, command.prompt, _overrides(command))
+    recipe = _asked(command, command.prompt, command.seed).recipe()
     if command.dry_run:
         return _predict(recipe)
     run = Run.create(recipe, command.output)
@@ -120,8 +122,7 @@ def compare(command: arguments.Compare) -> int:
         raise StudioError(f"--seeds is {command.seeds}; expected a count of at least 1.")
     if any(".guidance.0.method" in line for line in command.set):
         raise StudioError("--set names a key of the method, which compare replaces; try: studio generate")
-    lines = _overrides(command)
-    firsts = [load.load(command.preset, prompt, lines) for prompt in dict.fromkeys(command.prompts)]
+    firsts = [_asked(command, prompt, None).recipe() for prompt in dict.fromkeys(command.prompts)]
     bases = [replace(first, seed=first.seed + seed) for first in firsts for seed in range(command.seeds)]
     kinds = method_kinds() if command.methods == "all" else command.methods.split(",")
     methods = list(dict.fromkeys(kind.strip() for kind in kinds))
@@ -159,26 +160,10 @@ def _numbers(option: str, text: str | None) -> tuple[float, ...]:
     return numbers
 
 
-def _overrides(command: arguments.Generate | arguments.Compare) -> list[str]:
-    """The command's options as lines of a recipe, the most explicit last."""
-    lines: list[str] = []
-    if command.steps is not None:
-        stages = load.load(command.preset).stages
-        total = sum(stage.steps for stage in stages)
-        shares = [round(command.steps * stage.steps / total) for stage in stages]
-        lines += [f"stages.{index}.steps={share}" for index, share in enumerate(shares)]
-    if isinstance(command, arguments.Generate) and command.seed is not None:
-        lines.append(f"seed={command.seed}")
-    match None if command.prior is None else prior_named(command.prior):
-        case None:
-            pass
-        case LibraryPriorConfig(folder=str(folder)):
-            lines += ["prior.kind=library", f"prior.folder={json.dumps(folder)}"]
-        case LatentPriorConfig(source=source):
-            lines += ["prior.kind=latent", f"prior.source={json.dumps(source)}"]
-        case config:
-            lines.append(f"prior.kind={config.kind}")
-    return [*lines, *command.set]
+def _asked(command: arguments.Generate | arguments.Compare, prompt: str, seed: int | None) -> Asked:
+    return Asked(
+        prompt, command.preset, prior=command.prior, steps=command.steps, seed=seed, overrides=command.set
+    )
 
 
 def _predict(recipe: Recipe) -> int:

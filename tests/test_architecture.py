@@ -40,7 +40,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "evaluate": GROUND | {"scenes", "renderers", "guidance", "priors", "export", "run"},
     "jobs": GROUND | {"run", "export"},
 }
-ON_TOP = frozenset("__init__ cli arguments commands console doctor".split())
+ON_TOP = frozenset("__init__ cli arguments commands job_commands console doctor".split())
 
 HEAVY = (
     "diffusers", "transformers", "trimesh", "xatlas", "skimage", "fast_simplification", "imageio", "gradio",

@@ -1,0 +1,69 @@
+"""What a person asks for, in the few words of a command line, a table's row or a form, as a recipe."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from studio.recipes.config import LatentPriorConfig, LibraryPriorConfig, Recipe
+from studio.recipes.load import load
+from studio.run.prior_names import prior_named
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What to make. None leaves the preset's own.
+
+    Attributes:
+        prompt: the text.
+        preset: its name, or the path of a recipe.
+        negative_prompt: what the picture must not be.
+        prior: a short name, a folder or a hub id.
+        steps: of all stages together, shared out as the preset does.
+        seed: another one gives another asset.
+        overrides: lines ``path.to.key=value``; they have the last word.
+    """
+
+    prompt: str
+    preset: str = "default"
+    negative_prompt: str | None = None
+    prior: str | None = None
+    steps: int | None = None
+    seed: int | None = None
+    overrides: tuple[str, ...] = ()
+
+    def recipe(self) -> Recipe:
+        """The recipe with everything decided.
+
+        Raises:
+            StudioError: see ``studio.recipes.load.load`` and ``prior_named``.
+        """
+        lines: list[str] = []
+        if self.steps is not None:
+            stages = load(self.preset).stages
+            total = sum(stage.steps for stage in stages)
+            shares = [round(self.steps * stage.steps / total) for stage in stages]
+            lines += [f"stages.{index}.steps={share}" for index, share in enumerate(shares)]
+        if self.seed is not None:
+            lines.append(f"seed={self.seed}")
+        if self.negative_prompt is not None:
+            lines.append(f"negative_prompt={_quoted(self.negative_prompt)}")
+        if self.prior is not None:
+            lines += _prior_lines(self.prior)
+        return load(self.preset, self.prompt, [*lines, *self.overrides])
+
+
+def _prior_lines(name: str) -> Sequence[str]:
+    match prior_named(name):
+        case LibraryPriorConfig(folder=str(folder)):
+            return "prior.kind=library", f"prior.folder={_quoted(folder)}"
+        case LatentPriorConfig(source=source):
+            return "prior.kind=latent", f"prior.source={_quoted(source)}"
+        case config:
+            return (f"prior.kind={config.kind}",)
+
+
+def _quoted(text: str) -> str:
+    """A TOML string; JSON's differ in what they escape beyond ASCII and in the character DEL."""
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -213,6 +213,29 @@ class Prior:
     )
 
 
+@dataclass(frozen=True)
+class Batch:
+    """Make every row of a table of prompts; started again, it does what is left."""
+
+    table: Annotated[Positional[Path], arg(metavar="TABLE.csv")]
+    """Columns: prompt, and as wished negative, seed, preset, prior, steps, or any key of a recipe such as
+    stages.0.resolution. Empty cells leave the preset's own."""
+    out: Path = Path("batch")
+    """The folder of the runs, of manifest.jsonl and of errors.jsonl."""
+    preset: str = "default"
+    """Of rows that name none."""
+    formats: Annotated[str | None, arg(metavar="A,B,...")] = None
+    """Which files every row leaves, such as glb,mp4; left out, the preset's own."""
+    workers: Annotated[int | None, arg(metavar="N")] = None
+    """Processes on this machine; left out, one for each GPU, or for each core."""
+    ray: Annotated[str | None, arg(metavar="auto|local|HOST:PORT")] = None
+    """Instead, the machines of a Ray cluster that share the folder."""
+    retries: Annotated[int, arg(metavar="N")] = 2
+    """How often a row is tried again when its worker dies."""
+    offline: bool = False
+    """Never use the network: only what is on this machine."""
+
+
 Workspace = Annotated[Path, arg(metavar="FOLDER")]
 JobNumber = Annotated[Positional[int], arg(metavar="JOB")]
 
@@ -298,6 +321,8 @@ class JobsWork:
 
     until_empty: bool = False
     """Stop when no job waits."""
+    with_parent: bool = False
+    """Stop when the process that started this one ends."""
     workspace: Workspace = Path("workspace")
     """The folder of the queue and its runs."""
 
@@ -337,7 +362,7 @@ class Cite:
     """Its name, or the path of a recipe."""
 
 
-Command = Generate | Resume | Compare | Export | Render | Presets | Prior | Jobs | Doctor | Cite
+Command = Generate | Resume | Compare | Export | Render | Presets | Prior | Batch | Jobs | Doctor | Cite
 
 _NAMES: dict[str, tuple[str, ...]] = {
     "generate": (),
@@ -347,6 +372,7 @@ _NAMES: dict[str, tuple[str, ...]] = {
     "render": (),
     "presets": ("list", "show"),
     "prior": ("info", "vocab", "build-catalogue", "render-data", "train", "evaluate"),
+    "batch": (),
     "jobs": ("submit", "list", "show", "cancel", "pause", "resume", "retry", "move", "work"),
     "doctor": (),
     "cite": (),

@@ -83,6 +83,9 @@ def perform(command: arguments.Command) -> int:
             return presets(command.command)
         case arguments.Prior():
             return prior(command.command)
+        case arguments.Batch():
+            with weights.offline(command.offline):
+                return job_commands.batch(command)
         case arguments.Jobs():
             return job_commands.perform(command.command)
         case arguments.Doctor():

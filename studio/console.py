@@ -9,8 +9,12 @@ from pathlib import Path
 from types import TracebackType
 
 from rich.console import Console
+from rich.live import Live
 from rich.progress import BarColumn, Progress, TextColumn
+from rich.text import Text
 
+from studio.jobs.batch import Batch, Outcome
+from studio.run.events import EventLog
 from studio.types import StepReport
 
 _PLAIN_LINE_EVERY_S = 5.0
@@ -85,6 +89,61 @@ class RunProgress:
         left = (self._total - step) / rate if rate else 0.0
         parts = [f"ETA {duration(left)}", f"{rate * images_per_step:.0f} images/s"]
         return "  ".join([*parts, *([f"preview {preview}"] if preview else [])])
+
+
+class BatchProgress:
+    """Shows how a batch goes: a line for each row that is dealt with, and a live one for those at hand.
+
+    Args:
+        console: where to; a live line is drawn only on a terminal.
+        batch: what is shown.
+        clock: seconds from some origin.
+    """
+
+    def __init__(self, console: Console, batch: Batch, clock: Callable[[], float] = time.monotonic) -> None:
+        self._console = console
+        self._batch = batch
+        self._clock = clock
+        self._started = clock()
+        self._seen = self._made = 0
+        self._live = Live(console=console, get_renderable=self._at_hand, refresh_per_second=1, transient=True)
+
+    def __enter__(self) -> BatchProgress:
+        if self._console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._console.is_terminal:
+            self._live.stop()
+
+    def show(self, outcome: Outcome) -> None:
+        """Takes notice of a row."""
+        self._seen += 1
+        self._made += outcome.attempts > 0
+        how = outcome.reason or outcome.ending.value
+        took = f" in {duration(outcome.seconds)}" if outcome.seconds else ""
+        self._console.print(
+            f"row {outcome.row}, {outcome.prompt or 'no prompt'}: {how}{took}  [{self._so_far()}]",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
+
+    def _so_far(self) -> str:
+        left = len(self._batch.rows) - self._seen
+        each = (self._clock() - self._started) / self._made if self._made else 0.0
+        return f"{self._seen} of {len(self._batch.rows)}, ETA {duration(left * each)}"
+
+    def _at_hand(self) -> Text:
+        lines = [self._so_far()]
+        for row in self._batch.making:
+            steps = EventLog(self._batch.run_folder(row) / "events.jsonl").read()
+            step = steps[-1]["step"] if steps else 0
+            lines.append(f"  row {row.number}, {row.recipe.prompt}: {step} of {row.recipe.total_steps} steps")
+        return Text("\n".join(lines))
 
 
 def duration(seconds: float) -> str:

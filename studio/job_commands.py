@@ -1,22 +1,34 @@
-"""What each command about jobs does."""
+"""What the commands about many runs do: batch and jobs."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
+import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
+from rich.console import Console
 from typing_extensions import assert_never
 
 from studio import arguments
+from studio.console import BatchProgress
+from studio.errors import StudioError
+from studio.export.formats import format_of
+from studio.jobs.batch import ERRORS, MANIFEST, Batch, Ending, Performer, local_performers
+from studio.jobs.on_ray import ray_performers
 from studio.jobs.queue import Job, Queue
+from studio.jobs.table import read_table
 from studio.jobs.worker import Worker
+from studio.recipes.config import AssetFormat
 from studio.run.asked import Asked
 
 
@@ -60,14 +72,52 @@ def perform(
             queue.move(command.job, command.before)
             print(f"{queue.ahead_of(command.job)} jobs have their turn before job {command.job}")
         case arguments.JobsWork():
-            name = f"{socket.gethostname()} {os.getpid()}"
-            with _asked_to_stop() as stopped:
-                Worker(queue, name).work(stopped.is_set, command.until_empty)
+            name, parent = f"{socket.gethostname()} {os.getpid()}", os.getppid()
+            with _asked_to_stop() as asked_to_stop:
+
+                def wants_to_stop() -> bool:
+                    return asked_to_stop.is_set() or (command.with_parent and os.getppid() != parent)
+
+                Worker(queue, name).work(wants_to_stop, command.until_empty)
         case arguments.OneJob():
             raise AssertionError("only its kinds are commands")
         case _:
             assert_never(command)
     return 0
+
+
+def batch(command: arguments.Batch) -> int:
+    """Makes a table's rows; returns 0 if every row is done, else 2.
+
+    Raises:
+        StudioError: the table, the folder or the cluster is not what it should be.
+    """
+    if command.retries < 0 or (command.workers is not None and command.workers < 1):
+        raise StudioError(
+            f"--workers is {command.workers} and --retries {command.retries}; expected at least 1 and 0."
+        )
+    rows = read_table(command.table, command.preset, _formats(command.formats))
+    if command.ray is not None:
+        performers: Sequence[Performer] = ray_performers(command.ray)
+    else:
+        performers = local_performers(command.workers)
+    making = Batch(rows, command.out, performers, command.retries)
+    console, counts = Console(), Counter[Ending]()
+    with BatchProgress(console, making) as progress, contextlib.closing(making.outcomes()) as outcomes:
+        for outcome in outcomes:
+            counts[outcome.ending] += 1
+            progress.show(outcome)
+    failed = counts[Ending.FAILED]
+    done = f"{counts[Ending.DONE]} made, {counts[Ending.FOUND]} found done, {failed} failed"
+    print(f"{done}: {command.out / MANIFEST}")
+    if failed:
+        print(f"studio: what is wrong with the {failed}: {command.out / ERRORS}", file=sys.stderr)
+    return 2 if failed else 0
+
+
+def _formats(text: str | None) -> tuple[AssetFormat, ...] | None:
+    """The formats that are named with commas between them."""
+    return None if text is None else tuple(format_of(Path(f"x.{part.strip()}")) for part in text.split(","))
 
 
 def line(job: Job) -> str:

@@ -16,7 +16,7 @@ import studio
 PACKAGE = Path(studio.__file__).parent
 
 GROUND = frozenset(
-    "types errors interfaces randomness resources schedule cameras meshes prompts ops recipes".split()
+    "types errors interfaces locks randomness resources schedule cameras meshes prompts ops recipes".split()
 )
 # What each area may import besides itself. Areas of one row do not see each other.
 MAY_IMPORT: dict[str, frozenset[str]] = {
@@ -24,6 +24,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "types": frozenset(),
     "randomness": frozenset(),
     "resources": frozenset(["errors"]),
+    "locks": frozenset(["errors"]),
     "ops": frozenset(["errors", "types"]),
     "prompts": frozenset(["errors", "types", "interfaces"]),
     "recipes": frozenset(["errors", "resources", "prompts"]),

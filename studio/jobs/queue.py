@@ -10,7 +10,6 @@ at once. The heartbeat beside it is there to be looked at.
 from __future__ import annotations
 
 import enum
-import fcntl
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -21,6 +20,7 @@ from types import TracebackType
 from typing import IO
 
 from studio.errors import StudioError
+from studio.locks import try_lock
 from studio.prompts import clean_prompt, slug
 from studio.recipes.config import Recipe
 from studio.recipes.load import parse, to_toml
@@ -344,22 +344,13 @@ class Queue:
             )
             candidates = [int(row["id"]) for row in rows]
         for number in candidates:
-            lock = self._locked(number)
+            lock = try_lock(self.workspace / "locks" / str(number))
             if lock is None:
                 continue
             if (job := self._begun(number, worker)) is not None:
                 return Lease(self, job, lock)
             lock.close()
         return None
-
-    def _locked(self, number: int) -> IO[bytes] | None:
-        lock = (self.workspace / "locks" / str(number)).open("ab")
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            lock.close()
-            return None
-        return lock
 
     def _begun(self, number: int, worker: str) -> Job | None:
         """The job in its new worker's hands; None if it needs no worker any more. Its lock is held."""

@@ -27,6 +27,7 @@ from studio.export.files import replacing, write_bytes
 from studio.export.formats import asset_paths
 from studio.export.images import to_pixels
 from studio.interfaces import Prior, Renderer
+from studio.locks import locked
 from studio.prompts import LONGEST_NAME, clean_prompt, slug
 from studio.recipes.config import Recipe
 from studio.recipes.load import load, read, to_toml
@@ -41,6 +42,10 @@ from studio.scenes.kinds import AnyScene, scene_from_state
 from studio.types import RenderOutput, StepReport
 
 _RECIPE, _FORMAT = "recipe.toml", "state/format.json"
+
+
+class RunIsBusy(StudioError):
+    """Two processes may not take the steps of one run."""
 
 
 class Run:
@@ -178,8 +183,14 @@ class Run:
         """Take the steps that are left; checkpoints, previews, events and metrics are written on the way.
 
         Raises:
+            RunIsBusy: another process takes the run's steps.
             StudioError: the folder cannot be written to, or the watchdogs see no hope.
         """
+        busy = RunIsBusy(f"Another process is at work on {self.folder}; wait for it, or stop it.")
+        with locked(self.folder / "state" / "lock", busy):
+            yield from self._steps()
+
+    def _steps(self) -> Generator[StepReport, None, None]:
         recipe, state = self.recipe, self._loaded()
         stages = self._built()
         elapsed = max((event.get("elapsed_s", 0.0) for event in self._events.cut(state.step)), default=0.0)

@@ -25,7 +25,7 @@ from torch import Tensor
 from studio.export.splat import SH_DEGREE_0
 from studio.export.views import project
 from studio.interfaces import Renderer
-from studio.ops.splatting_reference import quats_to_rotations
+from studio.ops.rotations import quats_to_rotations
 from studio.types import Cameras, Mesh, Splats
 
 # How far before and behind a layer the occupancy rises, in voxels and in spreads of the pictures' depths,

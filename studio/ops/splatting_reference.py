@@ -16,6 +16,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from studio.ops.rotations import quats_to_rotations
+
 NEAR = 0.01
 LOW_PASS_PX2 = 0.3
 MAX_ALPHA = 0.999
@@ -132,17 +134,6 @@ def project(
     normals = axes.gather(2, shortest).squeeze(-1)
     facing = torch.where((normals * to_splat).sum(-1, keepdim=True) > 0, -1.0, 1.0).to(normals.dtype)
     return ProjectedSplats(means2d, conics, opacities, colors, z, normals * facing, half_extents)
-
-
-def quats_to_rotations(quats_wxyz: Float[Tensor, "n 4"]) -> Float[Tensor, "n 3 3"]:
-    """Rotation matrices of quaternions that need not be unit."""
-    w, x, y, z = (quats_wxyz / quats_wxyz.square().sum(-1, keepdim=True).sqrt()).unbind(-1)
-    rows = [
-        *(1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)),
-        *(2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)),
-        *(2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)),
-    ]
-    return torch.stack(rows, -1).reshape(-1, 3, 3)
 
 
 def evaluate_sh(sh: Float[Tensor, "n k 3"], directions: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:

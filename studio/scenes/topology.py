@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from typing_extensions import assert_never
 
+from studio.ops.rotations import quats_to_rotations
 from studio.recipes.config import DensifyConfig, NoTopologyConfig, RelocateConfig, TopologyConfig
 from studio.scenes.gaussians import Gaussians, GaussianTensors
 from studio.types import SplatFootprints
@@ -322,7 +323,7 @@ def _joined(tensors: GaussianTensors, clones: Tensor, splits: Tensor, rng: torch
     halves = slice(len(old) + len(clones), None)
     means, log_scales = after.means, after.log_scales
     draws = torch.randn(2 * len(splits), 3, generator=rng, device=rng.device).to(means)
-    axes = rotation_matrices(after.quats_wxyz[halves])
+    axes = quats_to_rotations(after.quats_wxyz[halves])
     means[halves] += (axes @ (log_scales[halves].exp() * draws)[..., None]).squeeze(-1)
     log_scales[halves] -= math.log(_SPLIT_SHRINKS_BY)
     is_new = torch.arange(len(source), device=device) >= len(old)
@@ -336,17 +337,6 @@ def _prune(edit: Edit, kept: Bool[Tensor, "m"]) -> Edit:
     return Edit(edit.tensors.rows(kept), edit.source[kept], edit.is_new[kept])
 
 
-def rotation_matrices(quats_wxyz: Float[Tensor, "n 4"]) -> Float[Tensor, "n 3 3"]:
-    """Rotations of quaternions of any length but zero."""
-    w, x, y, z = torch.nn.functional.normalize(quats_wxyz, dim=-1).unbind(-1)
-    rows = [
-        torch.stack([1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)], dim=-1),
-        torch.stack([2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)], dim=-1),
-        torch.stack([2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)], dim=-1),
-    ]
-    return torch.stack(rows, dim=-2)
-
-
 def _covariances(quats_wxyz: Float[Tensor, "n 4"], scales: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3 3"]:
-    roots = rotation_matrices(quats_wxyz) * scales[:, None]
+    roots = quats_to_rotations(quats_wxyz) * scales[:, None]
     return roots @ roots.mT

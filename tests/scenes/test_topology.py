@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 
+from studio.ops.rotations import quats_to_rotations
 from studio.recipes.config import DensifyConfig, GaussiansConfig, RelocateConfig
 from studio.renderers.splatting import SplatRenderer
 from studio.run.optimize import adam
@@ -19,7 +20,6 @@ from studio.scenes.topology import (
     apply,
     relocate,
     reset_opacities,
-    rotation_matrices,
 )
 from studio.types import SplatFootprints
 from tests.scenes.test_gaussians import cloud
@@ -120,7 +120,7 @@ def test_split_offsets_have_the_covariance_of_the_splat() -> None:
     )
     edit = Densify(config).edit(tensors, state, 1, ALWAYS, rng())
     assert edit is not None
-    axes = rotation_matrices(one.quats_wxyz)[0]
+    axes = quats_to_rotations(one.quats_wxyz)[0]
     expected = axes @ torch.diag(torch.tensor([0.3, 0.1, 0.05]) ** 2) @ axes.T
     torch.testing.assert_close(torch.cov((edit.tensors.means - one.means).T), expected, atol=2e-3, rtol=0)
 
@@ -225,7 +225,7 @@ def test_noise_follows_the_splats_shape_and_spares_the_opaque() -> None:
     Relocate(RelocateConfig(noise=2.0)).explore(scene, 0.5, ALWAYS, rng())
     moved = scene.tensors.means.detach() - tensors.means
     assert float(moved[0].norm()) < 1e-9
-    axes = rotation_matrices(tensors.quats_wxyz[:1])[0]
+    axes = quats_to_rotations(tensors.quats_wxyz[:1])[0]
     covariance = axes @ torch.diag(torch.tensor([0.3, 0.1, 0.05]) ** 2) @ axes.T
     faintness = torch.sigmoid(100 * (0.005 - torch.tensor(-9.0).sigmoid()))
     expected = faintness**2 * covariance @ covariance

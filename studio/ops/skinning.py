@@ -1,0 +1,85 @@
+"""Linear blend skinning: a few nodes in motion carry the points of a shape along.
+
+Sumner et al., Embedded Deformation for Shape Manipulation, 2007, sec. 3; with nodes for splats: Huang et al.,
+SC-GS, 2024 (arXiv:2312.14937), sec. 4.1. ``studio.types.Rig`` has the formula.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from studio.errors import StudioError
+from studio.ops.rotations import aligned, quats_to_rotations
+from studio.types import Rig
+
+
+def farthest_points(points: Float[Tensor, "n 3"], count: int) -> Int[Tensor, "m"]:
+    """Indices of points spread evenly over a cloud: each next one is the farthest from those before it.
+
+    The first is the farthest from the cloud's middle, so neither chance nor order decides.
+
+    Raises:
+        StudioError: there are fewer points, or some are not finite.
+    """
+    if not 1 <= count <= len(points):
+        raise StudioError(f"{count} of {len(points)} points were asked for; expected 1 to {len(points)}.")
+    if wrong := int((~points.isfinite().all(1)).sum()):
+        raise StudioError(f"{wrong} of {len(points)} points are not finite; expected none.")
+    cloud = points.detach().double()
+    chosen = torch.empty(count, dtype=torch.long, device=points.device)
+    distances = (cloud - cloud.mean(0)).square().sum(1)
+    for place in range(count):
+        chosen[place] = distances.argmax()
+        from_it = (cloud - cloud[chosen[place]]).square().sum(1)
+        distances = from_it if place == 0 else torch.minimum(distances, from_it)
+    return chosen
+
+
+def nearest(
+    points: Float[Tensor, "n 3"], nodes: Float[Tensor, "m 3"], count: int
+) -> tuple[Int[Tensor, "n k"], Float[Tensor, "n k"]]:
+    """The nodes nearest to each point, ``count`` or all of them, and their distances; the nearest first."""
+    from scipy.spatial import cKDTree
+
+    places = [tensor.detach().double().cpu().numpy() for tensor in (nodes, points)]
+    near = list(range(1, min(count, len(nodes)) + 1))
+    distances, indices = cKDTree(places[0]).query(places[1], k=near)
+    found: Tensor = torch.from_numpy(indices).to(points.device)
+    return found, torch.from_numpy(distances).to(points)
+
+
+def skin_weights(
+    points: Float[Tensor, "n 3"], nodes: Float[Tensor, "m 3"], count: int
+) -> tuple[Int[Tensor, "n k"], Float[Tensor, "n k"]]:
+    """The nodes that carry each point, the ``count`` nearest, and how much each of them counts.
+
+    Weights are ``exp(-d² / 2 r²)``, made to sum to 1. r is as far as the nodes are from each other: the root
+    mean square distance to the nearest.
+    """
+    carriers, distances = nearest(points, nodes, count)
+    _, gaps = nearest(nodes, nodes, 2)
+    spacing = gaps[:, -1].square().mean().clamp_min(torch.finfo(points.dtype).tiny)
+    return carriers, (-distances.square() / (2 * spacing)).softmax(1)
+
+
+def carried(
+    points: Float[Tensor, "n 3"], rig: Rig, instant: int
+) -> tuple[Float[Tensor, "n 3"], Float[Tensor, "n 4"]]:
+    """Where a rig has carried the points at one of its instants, and the unit rotations (wxyz) they took on.
+
+    Differentiable in the points, the weights and the nodes' motion.
+    """
+    quats, nodes = rig.quats_wxyz[instant], rig.nodes
+    rotations = quats_to_rotations(quats)
+    # R (x - node) + node + translation = R x + offset, so that what is blended does not depend on the point.
+    offsets = nodes + rig.translations[instant] - (rotations @ nodes[:, :, None]).squeeze(2)
+    rows = torch.cat([rotations.flatten(1), offsets, quats], dim=1)
+    # index_select, as its backward adds up in a fixed order.
+    each = rows.index_select(0, rig.carriers.flatten()).reshape(*rig.carriers.shape, 16)
+    blended = (rig.weights[..., None] * each[..., :12]).sum(1)
+    moved = (blended[:, :9].reshape(-1, 3, 3) @ points[:, :, None]).squeeze(2) + blended[:, 9:]
+    heaviest = rig.weights.argmax(1)[:, None, None].expand(-1, 1, 4)
+    turns = aligned(each[..., 12:], each[..., 12:].gather(1, heaviest).expand(-1, each.shape[1], -1))
+    return moved, torch.nn.functional.normalize((rig.weights[..., None] * turns).sum(1), dim=1)

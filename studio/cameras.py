@@ -7,14 +7,23 @@ degrees, so that ball fills about four fifths of the picture.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from typing_extensions import assert_never
 
-from studio.recipes.config import CamerasConfig, FixedSetConfig, MultiViewConfig, OrbitConfig
+from studio.recipes.config import (
+    CamerasConfig,
+    ClipConfig,
+    FixedSetConfig,
+    FramesConfig,
+    InstantsConfig,
+    MultiViewConfig,
+    OrbitConfig,
+    RandomInstantsConfig,
+)
 from studio.recipes.ramps import value_at
 from studio.types import Cameras
 
@@ -194,6 +203,33 @@ def build_cameras(config: CamerasConfig, size: int) -> FixedSet | Orbit | MultiV
             return MultiView(config, size)
         case _:
             assert_never(config)
+
+
+def at_instants(cameras: Cameras, config: InstantsConfig, rng: torch.Generator) -> Cameras:
+    """The cameras of a step, each at the instant that a recipe gives it; of a clip, each at every frame."""
+    match config:
+        case RandomInstantsConfig(per_step=count):
+            times = (torch.arange(count) + torch.rand(count, generator=rng)) / count
+        case FramesConfig(count=frames, per_step=count):
+            times = frame_times(frames)[torch.randperm(frames, generator=rng)[:count].sort().values]
+        case ClipConfig(count=frames):
+            return filmed(cameras, frame_times(frames))
+        case _:
+            assert_never(config)
+    # Neighbours in the batch, such as the views of one set, share an instant.
+    share = torch.arange(len(cameras)) * len(times) // len(cameras)
+    return replace(cameras, time=times[share])
+
+
+def frame_times(count: int) -> Float[Tensor, "t"]:
+    """Instants evenly spaced from 0 to 1."""
+    return torch.linspace(0.0, 1.0, count)
+
+
+def filmed(cameras: Cameras, times: Float[Tensor, "t"]) -> Cameras:
+    """Each camera at each of some instants: one clip after the other."""
+    rows = torch.arange(len(cameras)).repeat_interleave(len(times))
+    return replace(cameras[rows], time=times.repeat(len(cameras)))
 
 
 def _between(interval: tuple[float, float], count: int, rng: torch.Generator) -> Float[Tensor, "n"]:

@@ -9,14 +9,23 @@ from studio.cameras import (
     FixedSet,
     MultiView,
     Orbit,
+    at_instants,
     build_cameras,
     fibonacci_sphere,
+    frame_times,
     look_at,
     orbit,
     turntable,
 )
 from studio.interfaces import CameraSampler
-from studio.recipes.config import FixedSetConfig, MultiViewConfig, OrbitConfig
+from studio.recipes.config import (
+    ClipConfig,
+    FixedSetConfig,
+    FramesConfig,
+    MultiViewConfig,
+    OrbitConfig,
+    RandomInstantsConfig,
+)
 from studio.recipes.ramps import Linear
 from studio.types import Cameras
 
@@ -153,3 +162,38 @@ def test_samplers_are_the_generators_alone() -> None:
         first = sampler(0.3, rng())
         torch.manual_seed(2)
         assert torch.equal(first.world_to_camera, sampler(0.3, rng()).world_to_camera)
+
+
+def test_views_share_out_instants_each_drawn_in_its_own_sector() -> None:
+    sampler = build_cameras(MultiViewConfig(sets_per_step=2, views=4), 16)
+    drawn = [
+        at_instants(sampler(0.0, rng(seed)), RandomInstantsConfig(per_step=2), rng(seed)).time
+        for seed in range(40)
+    ]
+    times = torch.stack([time for time in drawn if time is not None])
+    assert times.shape == (40, 8)
+    assert bool((times[:, :4] == times[:, :1]).all() and (times[:, 4:] == times[:, 4:5]).all())
+    assert bool((times[:, 0] < 0.5).all() and (times[:, 4] >= 0.5).all() and (times < 1).all())
+    assert float(times[:, 0].std()) > 0.1
+    alone = at_instants(one(10.0, 0.0), RandomInstantsConfig(per_step=3), rng()).time
+    assert alone is not None and len(alone) == 1
+
+
+def test_frames_are_drawn_from_a_clip_none_twice() -> None:
+    cameras = build_cameras(OrbitConfig(views_per_step=6), 16)(0.0, rng())
+    config = FramesConfig(count=5, per_step=3)
+    seen = set()
+    for seed in range(20):
+        time = at_instants(cameras, config, rng(seed)).time
+        assert time is not None
+        assert time.unique().tolist() == time[::2].tolist() == time[1::2].tolist()
+        seen |= set(time.tolist())
+    assert seen == set(frame_times(5).tolist()) == {0.0, 0.25, 0.5, 0.75, 1.0}
+
+
+def test_a_clip_is_every_frame_from_each_camera() -> None:
+    cameras = build_cameras(OrbitConfig(views_per_step=2), 16)(0.0, rng())
+    clips = at_instants(cameras, ClipConfig(count=3), rng())
+    assert clips.time is not None and clips.time.tolist() == [0.0, 0.5, 1.0] * 2
+    assert torch.equal(clips.world_to_camera[:3], cameras.world_to_camera[[0, 0, 0]])
+    assert torch.equal(clips.world_to_camera[3:], cameras.world_to_camera[[1, 1, 1]])

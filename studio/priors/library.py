@@ -12,6 +12,8 @@ trained network would predict is known at every level:
     noise = sigma / v * (x_t - alpha sum_k r_k m_k)
 
 Whatever guidance makes of this prior can be held against the truth.
+
+Models may move: then the mixture runs over each model in each of some known motions, at the camera's time.
 """
 
 from __future__ import annotations
@@ -22,16 +24,17 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
-from studio.cameras import orbit
+from studio.cameras import filmed, orbit
 from studio.interfaces import Renderer
 from studio.priors.catalogue import Catalogue
+from studio.priors.motions import KnownMotion
 from studio.priors.vocabulary import VIEWS, PromptMatch, View, Vocabulary
 from studio.renderers.raster import MeshRenderer
 from studio.schedule import NoiseSchedule
@@ -75,6 +78,26 @@ def fixed_views(width: int, height: int) -> tuple[Cameras, tuple[View, ...]]:
         else:
             words.append("front" if from_front < 45 else "back" if from_front > 135 else "side")
     return orbit(azimuth, elevation, width, height), tuple(words)
+
+
+@dataclass(frozen=True)
+class Member:
+    """One of the models that a prompt means.
+
+    Attributes:
+        entry: its index in the catalogue.
+        motion: how it moves, or None where it stands still.
+    """
+
+    entry: int
+    motion: KnownMotion | None = None
+
+
+class _View(NamedTuple):
+    """What tells two views apart: size, pose to 1e-5, intrinsics to 1e-3 pixels, time to 1e-6."""
+
+    camera: Hashable
+    time: float | None
 
 
 @dataclass(frozen=True)
@@ -140,9 +163,9 @@ class _Seen:
     places: Sequence[int]
     shares: Float[Tensor, "v"]
 
-    def key(self, keys: Sequence[Hashable]) -> Hashable:
-        """What tells this set of views from others, given what tells each view from others."""
-        return tuple(keys[place] for place in self.places)
+    def key(self, views: Sequence[_View]) -> Hashable:
+        """What tells this set of views of models at rest from others."""
+        return tuple(views[place].camera for place in self.places)
 
 
 @dataclass(frozen=True)
@@ -191,13 +214,13 @@ class LibraryPrior:
     * ``none``: the mixture runs over all fixed views.
 
     The last two have the Janus problem by construction. A condition without cameras is the camera-free
-    branch: all fixed views.
+    branch: all fixed views, of models at rest.
 
     The unconditional branch is an approximation. ``broad``, the default, is a single Gaussian about the mean
     image of 32 models spread over the catalogue, seen from the same camera, as wide as their spread. Its
     score is weak near the modes, so classifier-free guidance sharpens early decisions and leaves the modes in
     place at low noise. ``subset`` is the mixture over these 32 models: exact for a smaller catalogue, but its
-    modes repel a result whose own model is not among them.
+    modes repel a result whose own model is not among them. In both, its models stand still.
 
     Args:
         catalogue: the models.
@@ -205,6 +228,7 @@ class LibraryPrior:
         camera: how the camera enters.
         null: the unconditional branch.
         std: s, in units of [-1, 1]; 0.02 is 40 dB below the range.
+        motions: the models do any of these, each as likely; none, and they stand still.
         renderer: what draws the models.
         cache_bytes: how much the cached renderings may take; the least recently used go first.
     """
@@ -217,6 +241,7 @@ class LibraryPrior:
         camera: CameraMode = "exact",
         null: NullModel = "broad",
         std: float = DEFAULT_STD,
+        motions: Sequence[KnownMotion] = (),
         renderer: Renderer[Mesh] | None = None,
         cache_bytes: int = 2**30,
     ) -> None:
@@ -225,13 +250,16 @@ class LibraryPrior:
         self.camera: CameraMode = camera
         self.null: NullModel = null
         self.std = std
+        self.motions = tuple(motions)
         self._schedule = library_schedule(resolution)
         self._renderer: Renderer[Mesh] = MeshRenderer() if renderer is None else renderer
         self._pictures = _Cache(cache_bytes)
         self._crowds: dict[Hashable, _Crowd] = {}
         self._mesh = lru_cache(maxsize=64)(lambda index: catalogue.entries[index].mesh())
         step = max(len(catalogue) / NULL_MODELS, 1.0)
-        self._null_members = tuple(int(place * step) for place in range(min(NULL_MODELS, len(catalogue))))
+        self._null_members = tuple(
+            Member(int(place * step)) for place in range(min(NULL_MODELS, len(catalogue)))
+        )
 
     @property
     def schedule(self) -> NoiseSchedule:
@@ -245,6 +273,14 @@ class LibraryPrior:
             StudioError: the prompt names nothing in the catalogue.
         """
         return self.vocabulary.match_something(prompt)
+
+    def members(self, prompt: str, at_rest: bool = False) -> tuple[Member, ...]:
+        """The models that a prompt means, each in each of its motions, or ``at_rest``.
+
+        Raises:
+            StudioError: the prompt names nothing in the catalogue.
+        """
+        return self._cast(self.match(prompt).members, at_rest)
 
     def encode_prompts(self, prompts: Sequence[str]) -> PromptEmbedding:
         """One token a prompt: the weight of each model, then a flag for each of front, side, back, above.
@@ -300,7 +336,8 @@ class LibraryPrior:
     def responsibilities(
         self, x_t: Float[Tensor, "b 3 h w"], timesteps: Float[Tensor, "b"], condition: Condition
     ) -> Float[Tensor, "b n"]:
-        """The posterior probability of each catalogue model given noisy images, summed over its views.
+        """The posterior probability of each catalogue model given noisy images, summed over its views and
+        motions.
 
         Raises:
             ValueError: the unconditional branch, which may have no models.
@@ -311,11 +348,10 @@ class LibraryPrior:
         rows = torch.zeros(len(x_t), len(self.catalogue), dtype=torch.float64, device=x_t.device)
         tokens = condition.prompt.expanded(len(x_t)).tokens
         for row, mixture, background in self._mixtures(x_t, condition):
-            members, _ = self._members(tokens[row, 0])
+            entries = tokens[row, 0, : len(self.catalogue)].nonzero().squeeze(1)
             level = float(alpha[row]), float(sigma[row])
             logits = torch.cat([chunk for chunk, _ in _logits(x_t[row], *level, mixture, background)])
-            per_model = logits.softmax(0).reshape(len(members), -1).sum(1)
-            rows[row, members] = per_model
+            rows[row, entries] = logits.softmax(0).reshape(len(entries), -1).sum(1)
         return rows
 
     def load_models(self, prompt: str) -> None:
@@ -324,8 +360,8 @@ class LibraryPrior:
         Raises:
             StudioError: a mesh cannot be read, or the prompt names nothing.
         """
-        for index in {*self.match(prompt).members, *self._null_members}:
-            self._mesh(index)
+        for entry in {*self.match(prompt).members, *(member.entry for member in self._null_members)}:
+            self._mesh(entry)
 
     def warm(
         self,
@@ -340,22 +376,28 @@ class LibraryPrior:
             cameras: the views that it will use, at the size of its images.
             progress: told (models drawn, models in all).
         """
-        members = set(self._null_members)
+        members = dict.fromkeys(self._null_members)
         for row in prompt.tokens[:, 0]:
-            members.update(self._members(row)[0])
-        size = cameras.width, cameras.height
-        views = cameras if self.camera == "exact" else fixed_views(*size)[0]
-        for done, index in enumerate(sorted(members)):
-            self._draw({index: list(range(len(views)))}, views)
+            members |= dict.fromkeys(self._members(row, cameras.time is None)[0])
+        views = cameras
+        if self.camera != "exact":
+            views, _ = fixed_views(cameras.width, cameras.height)
+            if cameras.time is not None:
+                views = filmed(views, torch.unique(cameras.time))
+        for done, member in enumerate(members):
+            self._draw({member: list(range(len(views)))}, views)
             if progress is not None:
                 progress(done + 1, len(members))
 
     def true_renderings(
         self, prompt: str, cameras: Cameras, background: Float[Tensor, "b 3"]
     ) -> Float[Tensor, "k b 3 h w"]:
-        """What each model that the prompt means looks like from each camera, in 0-1: the known truth."""
-        members = self.match(prompt).members
-        return torch.stack([self._images(index, cameras, background) for index in members])
+        """What each of ``members`` looks like from each camera, in 0-1: the known truth.
+
+        Without a time they are at rest.
+        """
+        members = self.members(prompt, at_rest=cameras.time is None)
+        return torch.stack([self._images(member, cameras, background) for member in members])
 
     def nearest_entry(
         self, images: Float[Tensor, "b 3 h w"], cameras: Cameras, background: Float[Tensor, "b 3"]
@@ -367,7 +409,7 @@ class LibraryPrior:
         small = adaptive_avg_pool2d(images.detach().float().cpu(), _RETRIEVAL_SIZE)
         rows = []
         for index in range(len(self.catalogue)):
-            truth = adaptive_avg_pool2d(self._images(index, cameras, background), _RETRIEVAL_SIZE)
+            truth = adaptive_avg_pool2d(self._images(Member(index), cameras, background), _RETRIEVAL_SIZE)
             rows.append((truth - small).square().mean((1, 2, 3)))
         distances = torch.stack(rows)
         votes = distances.argmin(0).tolist()
@@ -377,11 +419,11 @@ class LibraryPrior:
         return Retrieval(min(tied, key=lambda index: float(distances[index].sum())), tuple(votes))
 
     def _images(
-        self, index: int, cameras: Cameras, background: Float[Tensor, "b 3"]
+        self, member: Member, cameras: Cameras, background: Float[Tensor, "b 3"]
     ) -> Float[Tensor, "b 3 h w"]:
         """One model's images in 0-1 from each camera over each background."""
-        self._draw({index: list(range(len(cameras)))}, cameras)
-        pictures = torch.stack([self._pictures[index, key].rgba for key in _view_keys(cameras)])
+        self._draw({member: list(range(len(cameras)))}, cameras)
+        pictures = torch.stack([self._pictures[_key(member, view)].rgba for view in _views_of(cameras)])
         colors = background.cpu().to(torch.float32).expand(len(cameras), 3)
         return torch.stack(
             [
@@ -390,12 +432,22 @@ class LibraryPrior:
             ]
         )
 
-    def _members(self, token: Float[Tensor, "d"]) -> tuple[list[int], Float[Tensor, "k"]]:
-        """The models with a weight in a token, and their weights, which sum to one; none for no prompt."""
+    def _cast(self, entries: Sequence[int], at_rest: bool) -> tuple[Member, ...]:
+        """Models, each in each of its motions, or at rest."""
+        motions = (None,) if at_rest or not self.motions else self.motions
+        return tuple(Member(entry, motion) for entry in entries for motion in motions)
+
+    def _members(
+        self, token: Float[Tensor, "d"], at_rest: bool
+    ) -> tuple[tuple[Member, ...], Float[Tensor, "k"]]:
+        """What a token gives a weight, and the weights, which sum to one; nothing for no prompt."""
         weights = token[: len(self.catalogue)].detach().double().cpu()
-        members = weights.nonzero().squeeze(1)
-        chosen = weights[members]
-        return members.tolist(), chosen / chosen.sum() if len(members) else chosen
+        entries = weights.nonzero().squeeze(1)
+        members = self._cast(entries.tolist(), at_rest)
+        if not members:
+            return members, weights[entries]
+        chosen = weights[entries].repeat_interleave(len(members) // len(entries))
+        return members, chosen / chosen.sum()
 
     def _mixtures(
         self, x_t: Float[Tensor, "b 3 h w"], condition: Condition
@@ -411,42 +463,50 @@ class LibraryPrior:
         else:
             views, words = fixed_views(width, height)
             seen = [self._seen(token, words) for token in tokens]
-        members = [self._members(token) for token in tokens]
-        self._draw(self._needed([chosen for chosen, _ in members], seen, _view_keys(views)), views)
+            if condition.cameras is not None and condition.cameras.time is not None:
+                times, instants = torch.unique(condition.cameras.time.to("cpu"), return_inverse=True)
+                views = filmed(views, times)
+                seen = [
+                    _Seen([place * len(times) + instant for place in branch.places], branch.shares)
+                    for branch, instant in zip(seen, instants.tolist(), strict=True)
+                ]
+        known, at_rest = _views_of(views), views.time is None
+        members = [self._members(token, at_rest) for token in tokens]
+        self._draw(self._needed([chosen for chosen, _ in members], seen, known), views)
         for row, (chosen, weights) in enumerate(members):
-            mixture = self._mixture(chosen, weights, seen[row], _view_keys(views), backgrounds[row])
+            mixture = self._mixture(chosen, weights, seen[row], known, backgrounds[row])
             yield row, mixture, backgrounds[row]
 
     def _needed(
-        self, members: Sequence[Sequence[int]], seen: Sequence[_Seen], keys: Sequence[Hashable]
-    ) -> dict[int, list[int]]:
+        self, members: Sequence[Sequence[Member]], seen: Sequence[_Seen], views: Sequence[_View]
+    ) -> dict[Member, list[int]]:
         """Which pictures the mixtures of a batch are made of: the places of the views, by model."""
         if len(self._crowds) >= _CROWDS_KEPT:
             self._crowds.clear()
-        needed: dict[int, list[int]] = {}
+        needed: dict[Member, list[int]] = {}
         for chosen, branch in zip(members, seen, strict=True):
-            known = self.null == "broad" and branch.key(keys) in self._crowds
-            for index in chosen or (() if known else self._null_members):
-                needed.setdefault(index, []).extend(branch.places)
+            known = self.null == "broad" and branch.key(views) in self._crowds
+            for member in chosen or (() if known else self._null_members):
+                needed.setdefault(member, []).extend(branch.places)
         return needed
 
     def _mixture(
         self,
-        members: Sequence[int],
+        members: Sequence[Member],
         weights: Float[Tensor, "k"],
         seen: _Seen,
-        keys: Sequence[Hashable],
+        views: Sequence[_View],
         background: Float[Tensor, "3"],
     ) -> _Mixture:
         """The clean distribution of one image, whose pictures are drawn."""
         if not members and self.null == "broad":
-            crowd = self._crowd(seen, keys)
+            crowd = self._crowd(seen, views)
             std = math.hypot(crowd.std_over(background), self.std)
             return _Mixture([crowd.mean], torch.zeros(1, dtype=torch.float64), std)
         if not members:
             members = self._null_members
             weights = torch.full((len(members),), 1 / len(members), dtype=torch.float64)
-        pictures = [self._pictures[index, keys[place]] for index in members for place in seen.places]
+        pictures = [self._pictures[_key(member, views[i])] for member in members for i in seen.places]
         return _Mixture(pictures, (weights[:, None] * seen.shares).log().reshape(-1), self.std)
 
     def _seen(self, token: Float[Tensor, "d"], words: Sequence[View]) -> _Seen:
@@ -462,30 +522,39 @@ class LibraryPrior:
         places = shares.nonzero().squeeze(1)
         return _Seen(places.tolist(), shares[places] / shares.sum())
 
-    def _crowd(self, seen: _Seen, keys: Sequence[Hashable]) -> _Crowd:
+    def _crowd(self, seen: _Seen, views: Sequence[_View]) -> _Crowd:
         """The mean of the unconditional branch's models over some views."""
-        key = seen.key(keys)
+        key = seen.key(views)
         if key not in self._crowds:
-            drawn = [(index, keys[place]) for index in self._null_members for place in seen.places]
+            drawn = [_key(member, views[place]) for member in self._null_members for place in seen.places]
             self._crowds[key] = _Crowd.of(torch.stack([self._pictures[key].rgba for key in drawn]))
         return self._crowds[key]
 
-    def _draw(self, wanted: dict[int, list[int]], views: Cameras) -> None:
+    def _draw(self, wanted: dict[Member, list[int]], views: Cameras) -> None:
         """Bring the pictures of some models from some of the views into the cache."""
-        keys = _view_keys(views)
-        black = torch.zeros(1, 3)
+        known = _views_of(views)
         self._pictures.trim()
-        for index, places in wanted.items():
-            # By key: one batch may hold a camera twice, once for each branch.
-            by_key = {keys[place]: place for place in places if (index, keys[place]) not in self._pictures}
-            missing = list(by_key.values())
-            if not missing:
-                continue
-            with torch.no_grad():
-                drawn = self._renderer(self._mesh(index), views[missing], black.expand(len(missing), 3))
-            rgba = torch.cat([drawn.rgb, drawn.alpha], 1).clamp(0, 1).mul(255).round().byte().cpu()
-            for place, picture in zip(missing, rgba, strict=True):
-                self._pictures[index, keys[place]] = _Picture.of(picture.clone())
+        for member, places in wanted.items():
+            # By time, then by key: one batch may hold a view twice, once for each branch.
+            missing: dict[float | None, dict[Hashable, int]] = {}
+            for place in places:
+                key = _key(member, known[place])
+                if key not in self._pictures:
+                    time = None if member.motion is None else known[place].time
+                    missing.setdefault(time, {})[key] = place
+            for time, by_key in missing.items():
+                drawn = self._drawn(member, time, views[list(by_key.values())])
+                for key, picture in zip(by_key, drawn, strict=True):
+                    self._pictures[key] = picture
+
+    def _drawn(self, member: Member, time: float | None, views: Cameras) -> list[_Picture]:
+        mesh = self._mesh(member.entry)
+        with torch.no_grad():
+            if member.motion is not None and time is not None:
+                mesh = member.motion.of(mesh, time)
+            images = self._renderer(mesh, views, torch.zeros(len(views), 3))
+        rgba = torch.cat([images.rgb, images.alpha], 1).clamp(0, 1).mul(255).round().byte().cpu()
+        return [_Picture.of(picture.clone()) for picture in rgba]
 
 
 class _Cache:
@@ -516,12 +585,22 @@ class _Cache:
             self._bytes -= picture.rgba.nbytes
 
 
-def _view_keys(cameras: Cameras) -> list[Hashable]:
-    """What tells two views apart: size, pose to 1e-5 and intrinsics to 1e-3 pixels."""
+def _key(member: Member, view: _View) -> Hashable:
+    """What tells a model's pictures apart; the time only where it moves."""
+    if member.motion is None or view.time is None:
+        return member.entry, view.camera
+    return member, view
+
+
+def _views_of(cameras: Cameras) -> list[_View]:
     poses = (cameras.world_to_camera.double() * 1e5).round().to(torch.int64).reshape(len(cameras), -1)
     intrinsics = (cameras.intrinsics.double() * 1e3).round().to(torch.int64).reshape(len(cameras), -1)
     numbers = torch.cat([poses, intrinsics], 1).numpy()
-    return [(cameras.width, cameras.height, row.tobytes()) for row in numbers]
+    times = [None] * len(cameras) if cameras.time is None else cameras.time.tolist()
+    return [
+        _View((cameras.width, cameras.height, row.tobytes()), None if time is None else round(time, 6))
+        for row, time in zip(numbers, times, strict=True)
+    ]
 
 
 def _composite(pictures: Tensor, background: Float[Tensor, "3"]) -> Float[Tensor, "k 3 h w"]:

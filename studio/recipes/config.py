@@ -38,6 +38,10 @@ class AutoPriorConfig:
     kind: Literal["auto"] = "auto"
 
 
+MotionName = Literal["bend", "bounce", "sway", "turn", "twist", "wave"]
+"""What the exact prior's models can do; see ``studio.priors.motions``."""
+
+
 @dataclass(frozen=True, kw_only=True, config=_CONFIG)
 class LibraryPriorConfig:
     """The exact prior: closed-form scores of a library of captioned 3D models."""
@@ -53,6 +57,9 @@ class LibraryPriorConfig:
     """The unconditional branch: one broad Gaussian, or the mixture over a subset of the models."""
     std: Annotated[float, Field(gt=0.0, le=1.0)] = 0.02
     """Standard deviation of the Gaussian around each rendering, per pixel, in the prior's -1 to 1."""
+    motions: tuple[MotionName, ...] = ()
+    """How the models move while time goes from 0 to 1, each in any of these ways; left out, they stand
+    still."""
 
 
 @dataclass(frozen=True, kw_only=True, config=_CONFIG)
@@ -269,8 +276,86 @@ class FieldConfig:
         return self
 
 
+@dataclass(frozen=True, kw_only=True, config=_CONFIG)
+class KeyframesConfig:
+    """Where each node is, and how it is turned, at evenly spaced instants; in between, interpolated."""
+
+    kind: Literal["keyframes"] = "keyframes"
+    count: Annotated[int, Field(ge=2, le=1024)] = 16
+    """How many instants, time 0 and time 1 among them."""
+    translations_rate: Positive = 5e-3
+    """Learning rate of the places, in world units a step."""
+    quats_rate: Positive = 5e-3
+    """Learning rate of the rotations."""
+
+
+@dataclass(frozen=True, kw_only=True, config=_CONFIG)
+class PerceptronConfig:
+    """A perceptron told place and time moves each point (Deformable 3D Gaussians), or each node (SC-GS)."""
+
+    kind: Literal["perceptron"] = "perceptron"
+    frequencies: Annotated[int, Field(ge=0, le=16)] = 4
+    """Octaves of sines and cosines that tell the place."""
+    time_frequencies: Annotated[int, Field(ge=0, le=16)] = 3
+    """Octaves that tell the time."""
+    width: Annotated[int, Field(ge=4, le=256)] = 64
+    """Neurons of the hidden layers."""
+    layers: Annotated[int, Field(ge=1, le=7)] = 3
+    """Hidden layers."""
+    rate: Positive = 1e-3
+    """Learning rate."""
+
+
+@dataclass(frozen=True, kw_only=True, config=_CONFIG)
+class HexPlaneConfig:
+    """Six planes over pairs of x, y, z and time, and a small perceptron behind them, move each point."""
+
+    kind: Literal["hexplane"] = "hexplane"
+    resolution: Annotated[int, Field(ge=2, le=1024)] = 32
+    """Texels along a side of space."""
+    instants: Annotated[int, Field(ge=2, le=1024)] = 16
+    """Texels along time, time 0 and time 1 among them."""
+    channels: Annotated[int, Field(ge=1, le=128)] = 16
+    """Numbers of a texel."""
+    width: Annotated[int, Field(ge=4, le=256)] = 64
+    """Neurons of the perceptron's hidden layer."""
+    planes_rate: Positive = 2e-2
+    """Learning rate of the texels."""
+    layers_rate: Positive = 2e-3
+    """Learning rate of the perceptron."""
+
+
+@dataclass(frozen=True, kw_only=True, config=_CONFIG)
+class NodesConfig:
+    """A few nodes, spread over the shape at rest, move and carry the rest along: linear blend skinning."""
+
+    kind: Literal["nodes"] = "nodes"
+    count: Annotated[int, Field(ge=1, le=65536)] = 512
+    """At most this many nodes, and at most one for every eight splats or vertices."""
+    carriers: Annotated[int, Field(ge=1, le=16)] = 4
+    """How many nodes carry each splat or vertex: those nearest to it."""
+    track: Annotated[KeyframesConfig | PerceptronConfig, Field(discriminator="kind")] = KeyframesConfig()
+    """What holds the nodes' motion."""
+
+
+@dataclass(frozen=True, kw_only=True, config=_CONFIG)
+class DeformableConfig:
+    """A shape in motion. It begins at rest; after a scene of the shape's kind, as that scene."""
+
+    kind: Literal["deformable"] = "deformable"
+    shape: Annotated[GaussiansConfig | TexturedMeshConfig, Field(discriminator="kind")] = GaussiansConfig()
+    """The shape at rest."""
+    motion: Annotated[NodesConfig | HexPlaneConfig | PerceptronConfig, Field(discriminator="kind")] = (
+        NodesConfig()
+    )
+    """What moves it."""
+    shape_rate: NotNegative = 0.0
+    """Factor of the shape's own learning rates; 0 keeps the shape as it is."""
+
+
 SceneConfig = Annotated[
-    GaussiansConfig | SurfaceConfig | TexturedMeshConfig | FieldConfig, Field(discriminator="kind")
+    GaussiansConfig | SurfaceConfig | TexturedMeshConfig | FieldConfig | DeformableConfig,
+    Field(discriminator="kind"),
 ]
 
 
@@ -354,6 +439,13 @@ class RegularizersConfig:
     """Mean of 1 minus the cosine between the normals of neighbouring faces: no crumpled surface."""
     sdf: Ramp = 0.0
     """Mean cross entropy of the signs along the grid's edges that a surface cuts: no loose sheets."""
+    rigidity: Ramp = 0.0
+    """Of what moves: mean squared distance, in world units, of each node's neighbours from where its own
+    rotation would carry them (as rigid as possible, Sorkine and Alexa 2007)."""
+    acceleration: Ramp = 0.0
+    """Of what moves: mean squared second difference of the nodes' places, a sixteenth of the time apart."""
+    rest: Ramp = 0.0
+    """Of what moves: mean squared motion of the nodes at time 0, which then is the shape at rest."""
 
 
 # --------------------------------------------------------------------------------- renderers and backgrounds
@@ -497,10 +589,59 @@ class MultiViewConfig:
 CamerasConfig = Annotated[FixedSetConfig | OrbitConfig | MultiViewConfig, Field(discriminator="kind")]
 
 
+# -------------------------------------------------------------------------------------------------- instants
+
+
+@dataclass(frozen=True, kw_only=True, config=_CONFIG)
+class RandomInstantsConfig:
+    """Instants drawn anew in each step; the step's pictures share them out."""
+
+    kind: Literal["random"] = "random"
+    per_step: Count = 2
+    """Instants a step, each drawn within its own sector of the time from 0 to 1."""
+
+
+@dataclass(frozen=True, kw_only=True, config=_CONFIG)
+class FramesConfig:
+    """Instants drawn from the frames of a clip; the step's pictures share them out. A prior can cache what
+    it shows."""
+
+    kind: Literal["frames"] = "frames"
+    count: Annotated[int, Field(ge=2, le=1024)] = 16
+    """Frames, evenly spaced from time 0 to time 1."""
+    per_step: Count = 2
+    """Instants a step, none twice."""
+
+    @model_validator(mode="after")
+    def _enough(self) -> FramesConfig:
+        if self.per_step > self.count:
+            raise ValueError(f"per_step ({self.per_step}) must not exceed count ({self.count})")
+        return self
+
+
+@dataclass(frozen=True, kw_only=True, config=_CONFIG)
+class ClipConfig:
+    """Every camera of the step sees a whole clip: one picture a frame, in their order."""
+
+    kind: Literal["clip"] = "clip"
+    count: Annotated[int, Field(ge=2, le=1024)] = 16
+    """Frames, evenly spaced from time 0 to time 1."""
+
+
+InstantsConfig = Annotated[RandomInstantsConfig | FramesConfig | ClipConfig, Field(discriminator="kind")]
+
+
 # ---------------------------------------------------------------------------------------------------- recipe
 
 _DRAWN_BY = {"gaussians": "splatting", "surface": "raster", "mesh": "raster", "field": "volume"}
-"""The renderer of each kind of scene."""
+"""The renderer of each kind of scene at rest."""
+
+
+def _at_rest(
+    scene: SceneConfig,
+) -> GaussiansConfig | SurfaceConfig | TexturedMeshConfig | FieldConfig:
+    """The scene, or the shape of one that moves."""
+    return scene.shape if isinstance(scene, DeformableConfig) else scene
 
 
 @dataclass(frozen=True, kw_only=True, config=_CONFIG)
@@ -534,6 +675,8 @@ class Stage:
     renderer: RendererConfig = SplattingConfig()
     guidance: Annotated[tuple[GuidanceTerm, ...], Field(min_length=1)]
     cameras: CamerasConfig = FixedSetConfig()
+    instants: InstantsConfig | None = None
+    """When a moving scene is drawn; scenes that stand still have none."""
     background: BackgroundConfig = RandomBackgroundConfig()
     topology: TopologyConfig = NoTopologyConfig()
     regularizers: RegularizersConfig = RegularizersConfig()
@@ -548,7 +691,13 @@ class Stage:
     @model_validator(mode="after")
     def _parts_fit_the_scene(self) -> Stage:
         scene = self.scene.kind
-        wanted = _DRAWN_BY[scene]
+        if (self.instants is None) == isinstance(self.scene, DeformableConfig):
+            raise ValueError(
+                f"a scene of kind '{scene}' came {'without' if self.instants is None else 'with'} instants; "
+                "expected instants.kind = 'random', 'frames' or 'clip' for one of kind 'deformable', and no "
+                "instants for others"
+            )
+        wanted = _DRAWN_BY[_at_rest(self.scene).kind]
         if self.renderer.kind != wanted:
             raise ValueError(
                 f"a renderer of kind '{self.renderer.kind}' cannot draw a scene of kind '{scene}'; "
@@ -578,6 +727,25 @@ class Stage:
     def resolution_at(self, progress: float) -> int:
         """Width and height at ``progress`` in 0-1, in pixels."""
         return 8 * round(value_at(self.resolution, progress) / 8)
+
+
+def _refuse_unmovable(before: SceneConfig, after: SceneConfig) -> None:
+    """What moves goes on moving as it did; what begins to move is of the kind that was there, or a mesh."""
+    if not isinstance(after, DeformableConfig):
+        raise ValueError(
+            f"a scene of kind 'deformable' cannot go on as one of kind '{after.kind}'; expected 'deformable'"
+        )
+    if not isinstance(before, DeformableConfig):
+        if after.shape.kind not in (before.kind, "mesh"):
+            raise ValueError(
+                f"a scene of kind '{before.kind}' cannot go on as one of kind 'deformable' with a shape of "
+                f"kind '{after.shape.kind}'; expected scene.shape of the same kind, or 'mesh'"
+            )
+    elif (before.shape.kind, before.motion) != (after.shape.kind, after.motion):
+        raise ValueError(
+            "deformable scenes of stages that follow one another must have shapes of one kind and equal "
+            "motion"
+        )
 
 
 AssetFormat = Literal["glb", "obj", "stl", "ply", "splat", "spz", "mp4", "gif", "webp", "png"]
@@ -661,7 +829,9 @@ class Recipe:
     @model_validator(mode="after")
     def _stages_follow(self) -> Recipe:
         for before, after in itertools.pairwise(stage.scene for stage in self.stages):
-            if after.kind not in (before.kind, "mesh"):
+            if isinstance(before, DeformableConfig) or isinstance(after, DeformableConfig):
+                _refuse_unmovable(before, after)
+            elif after.kind not in (before.kind, "mesh"):
                 raise ValueError(
                     f"a scene of kind '{before.kind}' cannot go on as one of kind '{after.kind}'; expected "
                     "the same kind, or 'mesh'"
@@ -685,7 +855,7 @@ class Recipe:
 
     @model_validator(mode="after")
     def _formats_hold_the_scene(self) -> Recipe:
-        kind = self.stages[-1].scene.kind
+        kind = _at_rest(self.stages[-1].scene).kind
         wrong = [name for name in self.export.formats if name in ("ply", "splat", "spz")]
         if kind != "gaussians" and wrong:
             raise ValueError(

@@ -15,6 +15,7 @@ from studio.priors import weights
 from studio.priors.catalogue import Catalogue
 from studio.priors.latent import Options, load_latent_prior
 from studio.priors.library import LibraryPrior
+from studio.priors.motions import motion_named
 from studio.prompts import clean_prompt
 from studio.recipes.config import (
     AutoPriorConfig,
@@ -98,13 +99,15 @@ def _library(config: LibraryPriorConfig, recipe: Recipe) -> ChosenPrior:
         camera=config.camera,
         null=config.null,
         std=config.std,
+        motions=[motion_named(name) for name in config.motions],
     )
     prior.load_models(recipe.prompt)
     named = [catalogue.entries[index].id for index in prior.match(recipe.prompt).members]
     where = "that ship with the studio" if config.folder is None else f"in {config.folder}"
     shown = ", ".join(named[:3]) + (f" and {len(named) - 3} more" if len(named) > 3 else "")
+    moves = f", which {' or '.join(config.motions)}" if config.motions else ""
     return ChosenPrior(
-        prior, f"the exact prior: of the {len(catalogue)} models {where} the prompt names {shown}"
+        prior, f"the exact prior: of the {len(catalogue)} models {where} the prompt names {shown}{moves}"
     )
 
 

@@ -25,6 +25,7 @@ from studio.interfaces import Prior, Renderer
 from studio.priors.library import LibraryPrior
 from studio.recipes.config import Recipe
 from studio.run.views import drawn, held_out_cameras, side_cameras
+from studio.scenes.deformation import Deformable
 from studio.scenes.kinds import AnyScene
 
 Figure = int | float | str
@@ -34,9 +35,12 @@ Figure = int | float | str
 def final_metrics(
     scene: AnyScene, renderer: Renderer[Any], recipe: Recipe, prior: Prior
 ) -> dict[str, Figure]:
-    """Figures by name, from 16 held-out views; with the exact prior also the distance to the truth."""
+    """Figures by name, from 16 held-out views; with the exact prior also the distance to the truth.
+
+    Of what moves, each view is at an instant of its own; sides are at rest.
+    """
     size = recipe.stages[-1].resolution_at(1.0)
-    views = drawn(scene, renderer, held_out_cameras(size))
+    views = drawn(scene, renderer, held_out_cameras(size, isinstance(scene, Deformable)))
     sides = drawn(scene, renderer, side_cameras(size)).rgb
     found: dict[str, Figure] = {"steps": recipe.total_steps, "primitives": len(scene)}
     found |= picture_metrics(views.rgb, views.alpha, sides)
@@ -78,12 +82,13 @@ def picture_metrics(
 def truth_metrics(
     scene: AnyScene, renderer: Renderer[Any], prompt: str, prior: LibraryPrior, size: int
 ) -> dict[str, Figure]:
-    """Distance to the nearest of the models that the prompt names, over 16 held-out views.
+    """Distance to the nearest of the models that the prompt names, and of their motions, over 16 held-out
+    views.
 
     ``psnr_db`` is the mean over the views' PSNR over white; ``silhouette_iou`` compares coverages above 0.5;
     ``second_face`` is 1 where the back is nearer to a model's front than to any model's back.
     """
-    cameras = held_out_cameras(size)
+    cameras = held_out_cameras(size, isinstance(scene, Deformable))
     white, black = torch.ones(len(cameras), 3), torch.zeros(len(cameras), 3)
     truths = prior.true_renderings(prompt, cameras, white)
     views = drawn(scene, renderer, cameras)
@@ -95,8 +100,10 @@ def truth_metrics(
     fronts, backs = prior.true_renderings(prompt, sides, white[:2]).unbind(1)
     back = drawn(scene, renderer, sides[1:]).rgb[0]
     true_alpha = 1 - (truths[best] - on_black).mean(1, keepdim=True)
-    return {
-        "nearest_model": prior.catalogue.entries[prior.match(prompt).members[best]].id,
+    nearest = prior.members(prompt, at_rest=cameras.time is None)[best]
+    moves: dict[str, Figure] = {} if nearest.motion is None else {"nearest_motion": nearest.motion.name}
+    return moves | {
+        "nearest_model": prior.catalogue.entries[nearest.entry].id,
         "psnr_db": float(scores[best]),
         "silhouette_iou": float(silhouette_iou(alpha, true_alpha).mean()),
         "second_face": int(resembles_front(back, fronts, backs)),

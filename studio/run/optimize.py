@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from studio.cameras import at_instants
 from studio.errors import StudioError
 from studio.guidance import hybrid
 from studio.interfaces import Renderer, TendedScene
@@ -133,16 +134,23 @@ def locate(recipe: Recipe, step: int) -> tuple[int, int]:
 def draw_cameras(
     recipe: Recipe, stage: BuiltStage, step: int, progress: float, device: torch.device
 ) -> Cameras:
-    """The cameras of a step, at the step's resolution."""
+    """The cameras of a step, at the step's resolution and, where the scene moves, instants."""
     cameras = stage.cameras(progress, generator(recipe.seed, "camera", step))
     size = stage.config.resolution_at(progress)
-    return (cameras if cameras.width == size else cameras.resized(size, size)).to(device)
+    if cameras.width != size:
+        cameras = cameras.resized(size, size)
+    if stage.config.instants is not None:
+        cameras = at_instants(cameras, stage.config.instants, generator(recipe.seed, "instant", step))
+    return cameras.to(device)
 
 
 def _begin_stage(recipe: Recipe, index: int, renderer: Renderer[Any], state: LoopState) -> None:
     """Hand the scenes over to the next stage: new learning rates, fresh moments and statistics."""
     config = recipe.stages[index].scene
-    scenes = [handed_over(particle.scene, renderer, config) for particle in state.particles]
+    scenes = [
+        handed_over(particle.scene, renderer, config, generator(recipe.seed, f"motion {number}", index))
+        for number, particle in enumerate(state.particles)
+    ]
     state.stage, state.particles = index, tuple(Particle.beginning(scene) for scene in scenes)
     state.learned = {}
 
@@ -183,7 +191,7 @@ def _step(recipe: Recipe, index: int, stage: BuiltStage, stage_step: int, state:
     outputs = _guide(recipe, stage, step, progress, shown, cameras[repeated], background[repeated])
     losses = {name: weight * output.loss for name, (weight, output) in outputs.items()}
     wishes = [
-        regularization(config.regularizers, scene, its_render, progress)
+        regularization(config.regularizers, scene, its_render, progress, cameras.time)
         for scene, its_render in zip(scenes, renders, strict=True)
     ]
     losses |= {name: torch.stack([wish[name] for wish in wishes]).mean() for name in wishes[0]}

@@ -42,6 +42,7 @@ from studio.scenes.kinds import AnyScene, scene_from_state
 from studio.types import RenderOutput, StepReport
 
 _RECIPE, _FORMAT = "recipe.toml", "state/format.json"
+_PREVIEW_TIMES = (0.0, 0.25, 0.5, 0.75)
 
 
 class RunIsBusy(StudioError):
@@ -151,16 +152,21 @@ class Run:
         """What draws the scene as it is now."""
         return build_renderer(self.recipe.stages[self._loaded().stage].renderer)
 
-    def render_sides(self, size: int = 256, particle: int = 0) -> RenderOutput:
-        """A scene from the front, the right, the back and the left, over white."""
-        return drawn(self.scene(particle), self.renderer(), side_cameras(size))
+    def render_sides(self, size: int = 256, particle: int = 0, time: float | None = None) -> RenderOutput:
+        """A scene from the front, the right, the back and the left, over white; at rest, or at a time."""
+        cameras = side_cameras(size)
+        if time is not None:
+            cameras = replace(cameras, time=torch.full((len(cameras),), time))
+        return drawn(self.scene(particle), self.renderer(), cameras)
 
     def latest_preview(self) -> Path | None:
         """The newest preview picture, if there is one yet."""
         return max((self.folder / "previews").glob("*.png"), default=None)
 
     def save_preview(self) -> Path:
-        """Draw the scene from four sides into ``previews/``; of several scenes, each in a row of its own.
+        """Draw the scene from four sides into ``previews/``.
+
+        Of several scenes each has a row of its own; of one that moves, each of four instants has.
 
         Raises:
             StudioError: the folder cannot be written to.
@@ -169,8 +175,11 @@ class Run:
 
         stage = self.recipe.stages[self._loaded().stage]
         size = stage.resolution_at(1.0)
+        times = (None,) if stage.instants is None else _PREVIEW_TIMES
         rows = [
-            np.concatenate(to_pixels(self.render_sides(size, index).rgb), axis=1) for index in self._particles
+            np.concatenate(to_pixels(self.render_sides(size, index, time).rgb), axis=1)
+            for index in self._particles
+            for time in times
         ]
         path = self.folder / "previews" / f"{self.step:07d}.png"
         with replacing(path) as temporary:

@@ -23,9 +23,17 @@ def side_cameras(size: int) -> Cameras:
     return orbit(azimuth, torch.full_like(azimuth, 15.0), size, size)
 
 
-def held_out_cameras(size: int) -> Cameras:
-    """Sixteen views spread over the usual band, none of which a run has optimised."""
-    return fibonacci_sphere(HELD_OUT, size, size, (-20.0, 60.0), offset=0.25)
+def held_out_cameras(size: int, moving: bool = False) -> Cameras:
+    """Sixteen views spread over the usual band, none of which a run has optimised.
+
+    Args:
+        moving: each at an instant of its own, spread from 0 to 1.
+    """
+    cameras = fibonacci_sphere(HELD_OUT, size, size, (-20.0, 60.0), offset=0.25)
+    if not moving:
+        return cameras
+    # Elevations rise from view to view; in steps of seven, times do not rise with them.
+    return replace(cameras, time=(7 * torch.arange(HELD_OUT) % HELD_OUT + 0.5) / HELD_OUT)
 
 
 def detached(value: Any) -> Any:

@@ -8,11 +8,17 @@ from dataclasses import dataclass, replace
 from typing_extensions import assert_never
 
 from studio.recipes.config import (
+    DeformableConfig,
     DensifyConfig,
     FieldConfig,
     GaussiansConfig,
+    HexPlaneConfig,
+    KeyframesConfig,
+    NodesConfig,
     NoTopologyConfig,
+    PerceptronConfig,
     RelocateConfig,
+    SceneConfig,
     Stage,
     SurfaceConfig,
     TexturedMeshConfig,
@@ -99,17 +105,17 @@ def _non_finite(path: str, stage: Stage, seen: Observation) -> str:
         advice = f"bound them with {path}.guidance.0.method.gradient.clamp or lower the guidance scale"
     else:
         cause = "guidance was finite, the renderer's gradient was not"
-        advice = f"lower {path}.scene.{_levers(stage).shape_rate}"
+        advice = f"lower {path}.scene.{_levers(stage.scene).shape_rate}"
     tensors = ", ".join(seen.non_finite)
     return f"The gradient of {tensors} is not finite and the step was skipped: {cause}; {advice}."
 
 
 def _empty(path: str, config: WatchdogsConfig, stage: Stage) -> str:
     pressing = [name for name in ("opacity", "sparsity") if getattr(stage.regularizers, name) != 0.0]
-    key = f"regularizers.{pressing[0]}" if pressing else f"scene.{_levers(stage).coverage_rate}"
+    key = f"regularizers.{pressing[0]}" if pressing else f"scene.{_levers(stage.scene).coverage_rate}"
     return (
         f"The scene is empty: its mean coverage is below {config.min_alpha:g}; lower {path}.{key} "
-        f"or raise {path}.scene.{_levers(stage).first_coverage}."
+        f"or raise {path}.scene.{_levers(stage.scene).first_coverage}."
     )
 
 
@@ -123,8 +129,8 @@ class _Levers:
     color_rate: str
 
 
-def _levers(stage: Stage) -> _Levers:
-    match stage.scene:
+def _levers(scene: SceneConfig) -> _Levers:
+    match scene:
         case GaussiansConfig():
             return _Levers("scales_rate", "opacities_rate", "initial.opacity", "colors_rate")
         case FieldConfig():
@@ -133,8 +139,25 @@ def _levers(stage: Stage) -> _Levers:
             return _Levers("distances_rate", "distances_rate", "radius", "colors_rate")
         case TexturedMeshConfig():
             return _Levers("vertices_rate", "vertices_rate", "faces", "texture_rate")
+        case DeformableConfig(motion=motion):
+            shape, rate = _levers(scene.shape), f"motion.{_motion_rate(motion)}"
+            return _Levers(rate, rate, f"shape.{shape.first_coverage}", f"shape.{shape.color_rate}")
         case _:
-            assert_never(stage.scene)
+            assert_never(scene)
+
+
+def _motion_rate(motion: NodesConfig | HexPlaneConfig | KeyframesConfig | PerceptronConfig) -> str:
+    match motion:
+        case NodesConfig(track=track):
+            return f"track.{_motion_rate(track)}"
+        case HexPlaneConfig():
+            return "planes_rate"
+        case KeyframesConfig():
+            return "translations_rate"
+        case PerceptronConfig():
+            return "rate"
+        case _:
+            assert_never(motion)
 
 
 def _exploding(path: str, stage: Stage, seen: Observation) -> str:
@@ -154,9 +177,10 @@ def _exploding(path: str, stage: Stage, seen: Observation) -> str:
 
 
 def _burnt(path: str, stage: Stage, config: WatchdogsConfig) -> str:
+    color_rate = f"{path}.scene.{_levers(stage.scene).color_rate}"
     return (
         f"The colours are burnt: over {config.max_burnt:.0%} of the asset's pixels are fully saturated; "
-        f"lower the guidance scale of {path}.guidance.0.method or {path}.scene.{_levers(stage).color_rate}."
+        f"lower the guidance scale of {path}.guidance.0.method or {color_rate}."
     )
 
 

@@ -12,19 +12,21 @@ from typing_extensions import assert_never
 from studio.errors import StudioError
 from studio.interfaces import Scene
 from studio.recipes.config import (
+    DeformableConfig,
     FieldConfig,
     GaussiansConfig,
     SceneConfig,
     SurfaceConfig,
     TexturedMeshConfig,
 )
+from studio.scenes.deformation import Deformable, shape_state
 from studio.scenes.field import RadianceField
 from studio.scenes.gaussians import Gaussians
 from studio.scenes.initialise import initial_gaussians
 from studio.scenes.mesh import TexturedMesh, initial_textured_mesh
 from studio.scenes.surface import Surface
 
-AnyScene = Gaussians | RadianceField | Surface | TexturedMesh
+AnyScene = Gaussians | RadianceField | Surface | TexturedMesh | Deformable
 
 
 def device_of(scene: Scene[Any]) -> torch.device:
@@ -47,6 +49,10 @@ def initial_scene(config: SceneConfig, rng: torch.Generator) -> AnyScene:
             return Surface.ball(config)
         case TexturedMeshConfig():
             return initial_textured_mesh(config)
+        case DeformableConfig():
+            shape = initial_scene(config.shape, rng)
+            assert isinstance(shape, Gaussians | TexturedMesh)
+            return Deformable.of(shape, config, rng)
         case _:
             assert_never(config)
 
@@ -66,6 +72,8 @@ def scene_from_state(state: Mapping[str, Tensor], config: SceneConfig) -> AnySce
             return Surface.from_state(state, config)
         case TexturedMeshConfig():
             return TexturedMesh.from_state(state, config)
+        case DeformableConfig():
+            return Deformable.from_state(state, config)
         case _:
             assert_never(config)
 
@@ -89,6 +97,10 @@ def handed_over(scene: AnyScene, config: SceneConfig) -> AnyScene:
             mesh = TexturedMesh.from_state(scene.state(), config)
             mesh.match_texture_size()
             return mesh
+        case DeformableConfig(), Deformable():
+            shape = handed_over(scene.shape, config.shape)
+            assert isinstance(shape, Gaussians | TexturedMesh)
+            return Deformable.from_state(scene.state() | shape_state(shape), config)
         case _:
             raise StudioError(
                 f"A scene of kind '{scene.config.kind}' cannot go on as one of kind '{config.kind}'; "

@@ -13,6 +13,7 @@ from studio.meshes import face_normals, unit
 from studio.ops.mesh_raster import face_neighbours
 from studio.recipes.config import RegularizersConfig
 from studio.recipes.ramps import value_at
+from studio.scenes.deformation import Deformable
 from studio.scenes.field import RadianceField
 from studio.scenes.gaussians import Gaussians
 from studio.scenes.kinds import AnyScene
@@ -24,18 +25,28 @@ _MARGIN = 1e-5
 
 
 def regularization(
-    config: RegularizersConfig, scene: AnyScene, render: RenderOutput, progress: float
+    config: RegularizersConfig,
+    scene: AnyScene,
+    render: RenderOutput,
+    progress: float,
+    times: Float[Tensor, "b"] | None = None,
 ) -> dict[str, Float[Tensor, ""]]:
     """The weighted terms that a recipe asks for, by name; those of weight 0 are left out and cost nothing.
+
+    Args:
+        times: of the pictures, where the scene moves.
 
     Raises:
         StudioError: a term means nothing to this kind of scene.
     """
     weights = {field.name: value_at(getattr(config, field.name), progress) for field in fields(config)}
-    return {name: weight * _term(name, scene, render) for name, weight in weights.items() if weight != 0.0}
+    wanted = {name: weight for name, weight in weights.items() if weight != 0.0}
+    return {name: weight * _term(name, scene, render, times) for name, weight in wanted.items()}
 
 
-def _term(name: str, scene: AnyScene, render: RenderOutput) -> Float[Tensor, ""]:
+def _term(
+    name: str, scene: AnyScene, render: RenderOutput, times: Float[Tensor, "b"] | None
+) -> Float[Tensor, ""]:
     match name, scene:
         case "sparsity", _:
             return render.alpha.mean()
@@ -51,6 +62,14 @@ def _term(name: str, scene: AnyScene, render: RenderOutput) -> Float[Tensor, ""]
             return roughness(scene.at(None))
         case "sdf", Surface():
             return scene.sign_entropy()
+        case "rigidity", Deformable() if times is not None:
+            return scene.rigidity(times)
+        case "acceleration", Deformable() if times is not None:
+            return scene.acceleration(times)
+        case "rest", Deformable():
+            return scene.motion_at_rest()
+        case (("opacity" | "scale" | "smoothness"), Deformable()):
+            return _term(name, scene.shape, render, times)
         case _:
             raise StudioError(
                 f"regularizers.{name} means nothing to a scene of kind '{scene.config.kind}'; expected 0."

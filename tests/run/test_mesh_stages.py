@@ -112,10 +112,10 @@ def test_what_cannot_follow_is_refused(models: Path, tmp_path: Path) -> None:
     run = Run.create(quick(models, *MESH), tmp_path)
     surface = Surface.ball(quick(models, *SURFACE).stages[0].scene)
     with pytest.raises(StudioError, match="kind 'mesh' cannot go on as one of kind 'surface'"):
-        handed_over(run.scene(), run.renderer(), surface.config)
+        handed_over(run.scene(), run.renderer(), surface.config, torch.Generator())
     other = load("default", None, [*SURFACE, *QUICK, "stages.0.scene.resolution=12"]).stages[0].scene
     with pytest.raises(StudioError, match="keep scene"):
-        handed_over(surface, run.renderer(), other)
+        handed_over(surface, run.renderer(), other, torch.Generator())
 
 
 @pytest.mark.parametrize(

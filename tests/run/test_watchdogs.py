@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+import operator
+import re
 from dataclasses import replace
 
 import pytest
 
-from studio.recipes.config import DensifyConfig, RegularizersConfig, RelocateConfig, WatchdogsConfig
+from studio.recipes.config import (
+    DeformableConfig,
+    DensifyConfig,
+    HexPlaneConfig,
+    NodesConfig,
+    NoTopologyConfig,
+    PerceptronConfig,
+    RandomInstantsConfig,
+    RegularizersConfig,
+    RelocateConfig,
+    WatchdogsConfig,
+)
 from studio.recipes.load import load
 from studio.run.watchdogs import Alarms, Observation, examine
 
@@ -95,3 +108,27 @@ def test_an_alarm_stays_raised_while_nothing_is_measured() -> None:
     alarms, fresh = examine(CONFIG, 0, STAGE, alarms, replace(WELL, burnt=None))
     assert fresh == ()
     assert examine(CONFIG, 0, STAGE, alarms, replace(WELL, burnt=0.9))[1] == ()
+
+
+@pytest.mark.parametrize(
+    "motion", [NodesConfig(), NodesConfig(track=PerceptronConfig()), HexPlaneConfig(), PerceptronConfig()]
+)
+def test_alarms_of_what_moves_name_keys_that_are_there(motion: NodesConfig) -> None:
+    scene = DeformableConfig(motion=motion)
+    stage = replace(
+        STAGE,
+        scene=scene,
+        instants=RandomInstantsConfig(),
+        topology=NoTopologyConfig(),
+        regularizers=RegularizersConfig(),
+    )
+    for seen in (
+        replace(WELL, non_finite=("motion/planes",)),
+        replace(WELL, alpha_mean=0.0),
+        replace(WELL, burnt=0.9),
+    ):
+        _, (warning,) = examine(CONFIG, 0, stage, Alarms(), seen)
+        keys = re.findall(r"stages\.0\.scene\.([\w.]*\w)", warning)
+        assert keys
+        for key in keys:
+            assert operator.attrgetter(key)(scene) is not None

@@ -191,24 +191,29 @@ class GaussiansConfig:
 
 @dataclass(frozen=True, kw_only=True, config=_CONFIG)
 class SurfaceConfig:
-    """A surface of any shape: signed distances, offsets and colours on a tetrahedral grid (DMTet).
+    """A surface of any shape: signed distances, offsets and colours on a grid.
 
-    It begins as a grey ball. A stage of kind ``mesh`` may follow it.
+    As the first stage it begins as a grey ball; after any other scene it has that scene's shape and colours.
     """
 
     kind: Literal["surface"] = "surface"
+    extraction: Literal["tetrahedra", "flexicubes"] = "flexicubes"
+    """``tetrahedra`` cuts a body-centred grid (DMTet); ``flexicubes`` places a vertex in each cube that the
+    surface passes, with weights that move it: sharper edges of as many triangles (FlexiCubes)."""
     radius: Annotated[float, Field(gt=0.05, lt=0.5)] = 0.35
     """Of the ball."""
-    resolution: Annotated[int, Field(ge=8, le=160)] = 40
+    resolution: Annotated[int, Field(ge=8, le=160)] = 48
     """Cubes of the grid along a side."""
     side: Annotated[float, Field(ge=1.0, le=2.0)] = 1.1
     """Of the whole grid, in world units; assets fit a ball of radius 0.5."""
-    distances_rate: Positive = 5e-3
+    distances_rate: Positive = 5e-2
     """Learning rate of the signed distances, in world units a step."""
     offsets_rate: Positive = 1e-2
     """Learning rate of the grid points' offsets, as a share of how far they may go."""
-    colors_rate: Positive = 2e-2
+    colors_rate: Positive = 5e-2
     """Learning rate of the colours' logits."""
+    weights_rate: Positive = 1e-2
+    """Learning rate of the weights of ``flexicubes``, before they are bounded."""
 
 
 @dataclass(frozen=True, kw_only=True, config=_CONFIG)
@@ -439,6 +444,9 @@ class RegularizersConfig:
     """Mean of 1 minus the cosine between the normals of neighbouring faces: no crumpled surface."""
     sdf: Ramp = 0.0
     """Mean cross entropy of the signs along the grid's edges that a surface cuts: no loose sheets."""
+    deviation: Ramp = 0.0
+    """Mean absolute deviation of a vertex's distances to the crossings around it, in spacings of the grid:
+    regular faces of ``flexicubes``."""
     rigidity: Ramp = 0.0
     """Of what moves: mean squared distance, in world units, of each node's neighbours from where its own
     rotation would carry them (as rigid as possible, Sorkine and Alexa 2007)."""
@@ -831,14 +839,11 @@ class Recipe:
         for before, after in itertools.pairwise(stage.scene for stage in self.stages):
             if isinstance(before, DeformableConfig) or isinstance(after, DeformableConfig):
                 _refuse_unmovable(before, after)
-            elif after.kind not in (before.kind, "mesh"):
+            elif after.kind not in (before.kind, "surface", "mesh"):
                 raise ValueError(
                     f"a scene of kind '{before.kind}' cannot go on as one of kind '{after.kind}'; expected "
-                    "the same kind, or 'mesh'"
+                    "the same kind, 'surface' or 'mesh'"
                 )
-            if isinstance(before, SurfaceConfig) and isinstance(after, SurfaceConfig):
-                if (before.resolution, before.side) != (after.resolution, after.side):
-                    raise ValueError("surfaces of stages that follow one another must have one grid")
             if isinstance(before, FieldConfig) and isinstance(after, FieldConfig):
                 alike = replace(
                     after,

@@ -8,13 +8,18 @@ import torch
 
 from studio.export.asset import as_mesh
 from studio.interfaces import Renderer
-from studio.recipes.config import DeformableConfig, SceneConfig, TexturedMeshConfig
+from studio.recipes.config import DeformableConfig, SceneConfig, SurfaceConfig, TexturedMeshConfig
 from studio.run.views import detached
 from studio.scenes import kinds
 from studio.scenes.deformation import Deformable
 from studio.scenes.gaussians import Gaussians
 from studio.scenes.kinds import AnyScene, device_of
 from studio.scenes.mesh import TexturedMesh
+from studio.scenes.surface import Surface, grid_of
+from studio.types import Mesh
+
+_SURFACE_FACES, _SURFACE_TEXTURE = 12_000, 512
+"""Of the mesh between a scene and the surface that takes its shape and colours."""
 
 
 def handed_over(
@@ -22,13 +27,13 @@ def handed_over(
 ) -> AnyScene:
     """The scene that the next stage begins with.
 
-    What a mesh follows becomes one, as export makes it; what begins to move is at rest as it was.
+    What a surface or mesh follows becomes a mesh, as export makes it; what begins to move does so from rest.
 
     Args:
         scene: as the last stage left it.
         renderer: what drew it.
         config: the next stage's.
-        rng: draws what a motion begins with; on the CPU.
+        rng: draws what motions and surfaces begin with; on the CPU.
 
     Raises:
         StudioError: there is no way from the one kind of scene to the other, or no surface to go on with.
@@ -37,11 +42,25 @@ def handed_over(
         shape = handed_over(scene, renderer, config.shape, rng)
         assert isinstance(shape, Gaussians | TexturedMesh)
         return Deformable.of(shape, config, rng)
-    if not isinstance(config, TexturedMeshConfig) or isinstance(scene, TexturedMesh):
-        return kinds.handed_over(scene, config)
+    match config, scene:
+        case TexturedMeshConfig(), TexturedMesh():
+            return kinds.handed_over(scene, config)
+        case SurfaceConfig(), Surface() if scene.grid == grid_of(config):
+            return kinds.handed_over(scene, config)
+        case TexturedMeshConfig(), _:
+            mesh = _as_mesh(scene, renderer, config.faces, config.texture_size)
+            successor: AnyScene = TexturedMesh.of(mesh, config)
+        case SurfaceConfig(), _:
+            mesh = _as_mesh(scene, renderer, _SURFACE_FACES, _SURFACE_TEXTURE)
+            successor = Surface.of_mesh(mesh, config, rng)
+        case _:
+            return kinds.handed_over(scene, config)
     device = device_of(scene)
+    state = {name: tensor.to(device) for name, tensor in successor.state().items()}
+    return kinds.scene_from_state(state, config)
+
+
+def _as_mesh(scene: AnyScene, renderer: Renderer[Any], faces: int, texture_size: int) -> Mesh:
     with torch.no_grad():
-        shown = detached(scene.at(None))
-        mesh, _ = as_mesh(shown, renderer, config.faces, config.texture_size, lambda part: None)
-    state = TexturedMesh.of(mesh, config).state()
-    return TexturedMesh.from_state({name: tensor.to(device) for name, tensor in state.items()}, config)
+        mesh, _ = as_mesh(detached(scene.at(None)), renderer, faces, texture_size, lambda part: None)
+    return mesh

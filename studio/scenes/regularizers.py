@@ -62,6 +62,8 @@ def _term(
             return roughness(scene.at(None))
         case "sdf", Surface():
             return scene.sign_entropy()
+        case "deviation", Surface() if scene.tensors.cube_weights is not None:
+            return scene.deviation()
         case "rigidity", Deformable() if times is not None:
             return scene.rigidity(times)
         case "acceleration", Deformable() if times is not None:

@@ -19,7 +19,7 @@ from studio.types import Cameras, Material, Mesh
 
 
 def ball(colored: bool = True) -> Mesh:
-    found = Surface.ball(SurfaceConfig(resolution=16)).at(None)
+    found = Surface.ball(SurfaceConfig(resolution=24)).at(None)
     vertices = found.vertices.detach()
     return Mesh(vertices, found.faces, vertex_colors=(vertices + 0.5).clamp(0, 1) if colored else None)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,10 +10,15 @@ import torch
 import trimesh
 
 from studio.errors import StudioError
+from studio.evaluate.metrics import silhouette_iou
 from studio.recipes.config import Recipe
 from studio.recipes.load import load
+from studio.renderers.meshes import RasterRenderer
+from studio.run.build import build_renderer
 from studio.run.handover import handed_over
 from studio.run.session import Run
+from studio.run.views import drawn, held_out_cameras
+from studio.scenes.kinds import initial_scene
 from studio.scenes.mesh import TexturedMesh
 from studio.scenes.surface import Surface
 from studio.types import Mesh
@@ -37,6 +43,32 @@ QUICK = (
     "preview_every=100",
     "export={ formats = ['glb', 'obj', 'stl', 'png'], mesh_faces = 400, texture_size = 64 }",
 )
+
+
+FIELD = (
+    "stages.0.topology={ kind = 'none' }",
+    "stages.0.regularizers={}",
+    "stages.0.scene={ kind = 'field', levels = 3, log2_table_size = 10, blob_density = 40.0 }",
+    "stages.0.renderer={ kind = 'volume', step = 0.04 }",
+)
+SPLATS = (
+    "stages.0.topology={ kind = 'none' }",
+    "stages.0.scene.initial={ kind = 'ball', count = 400, radius = 0.3, opacity = 0.9 }",
+)
+
+
+@pytest.fixture(autouse=True)
+def _coarse_meshes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fewer and smaller pictures wherever a mesh is made of a scene."""
+    for name, value in {
+        "PICTURE_SIZE": 64,
+        "GRID_RESOLUTION": 32,
+        "FUSED_VIEWS": 16,
+        "BAKED_VIEWS": 8,
+    }.items():
+        monkeypatch.setattr(f"studio.export.reconstruction._{name}", value)
+    monkeypatch.setattr("studio.run.handover._SURFACE_FACES", 1000)
+    monkeypatch.setattr("studio.scenes.surface._SAMPLES", 20_000)
 
 
 def quick(models: Path, *overrides: str) -> Recipe:
@@ -79,43 +111,62 @@ def test_a_textured_mesh_is_written_as_it_is(models: Path, tmp_path: Path) -> No
     assert torch.allclose(corners.sort(1).values, mesh.vertices[mesh.faces].sort(1).values, atol=1e-6)
 
 
-def two_stages(first: tuple[str, ...], models: Path, scene: str) -> Recipe:
-    recipe = quick(models, *first)
-    stage = load("default", None, [*MESH, *QUICK, f"stages.0.scene={scene}"]).stages[0]
-    return Recipe(**{**vars(recipe), "stages": (*recipe.stages, stage)})
+def staged(models: Path, *stages: tuple[str, ...]) -> Recipe:
+    """A recipe of several stages, each of eight steps."""
+    recipes = [quick(models, *stage) for stage in stages]
+    return replace(recipes[0], stages=tuple(recipe.stages[0] for recipe in recipes))
 
 
-TEXTURED = "{ kind = 'mesh', texture_size = 64, faces = 300 }"
+TEXTURED = (*MESH, "stages.0.scene={ kind = 'mesh', texture_size = 64, faces = 300, vertices_rate = 1e-3 }")
+FIRST = {
+    "field": FIELD,
+    "gaussians": SPLATS,
+    "tetrahedra": (*SURFACE, "stages.0.scene.extraction=tetrahedra"),
+}
 
 
-def test_a_surface_goes_on_as_a_textured_mesh(models: Path, tmp_path: Path) -> None:
-    run = Run.create(two_stages(SURFACE, models, TEXTURED), tmp_path)
-    reports = [report.stage for report in run]
-    assert reports == [0] * 8 + [1] * 8
-    scene = run.scene()
-    assert isinstance(scene, TexturedMesh) and 200 < len(scene) <= 310
-    again = Run.open(run.folder).scene()
-    assert all(torch.equal(again.state()[name], value) for name, value in scene.state().items())
+@pytest.mark.parametrize("first", FIRST)
+def test_stages_go_from_any_scene_to_a_surface_to_a_mesh_bit_for_bit(
+    first: str, models: Path, tmp_path: Path
+) -> None:
+    """Stopped in each stage and at the border of two, at 3, 8, 13 and 20 of 24 steps."""
+    recipe = staged(models, FIRST[first], SURFACE, TEXTURED)
+    whole, stopped = Run.create(recipe, tmp_path / "whole"), Run.create(recipe, tmp_path / "stopped")
+    assert [report.stage for report in whole] == [0] * 8 + [1] * 8 + [2] * 8
+    for stop_at in (3, 8, 13, 20, 24):
+        for report in Run.open(stopped.folder):
+            if report.step == stop_at:
+                break
+    last = "state/0000024.safetensors"
+    assert (whole.folder / last).read_bytes() == (stopped.folder / last).read_bytes()
+    scene = whole.scene()
+    assert isinstance(scene, TexturedMesh) and 100 < len(scene) <= 310
 
 
-def test_gaussians_go_on_as_a_textured_mesh_in_their_colours(models: Path, tmp_path: Path) -> None:
-    ball = "stages.0.scene.initial={ kind = 'ball', count = 400, radius = 0.3, opacity = 0.9 }"
-    run = Run.create(two_stages((ball, "stages.0.topology={ kind = 'none' }"), models, TEXTURED), tmp_path)
-    list(run)
-    mesh = run.primitives()
-    assert isinstance(mesh, Mesh) and mesh.materials[0].texture is not None
-    radius = mesh.vertices.norm(dim=1)
-    assert 0.2 < float(radius.mean()) < 0.4
+@pytest.mark.parametrize("first", FIRST)
+def test_a_surface_takes_the_shape_and_colours_of_what_it_follows(first: str, models: Path) -> None:
+    """A ball of each kind, grey to begin with."""
+    recipe = quick(models, *FIRST[first])
+    renderer = build_renderer(recipe.stages[0].renderer)
+    scene = initial_scene(recipe.stages[0].scene, torch.Generator().manual_seed(0))
+    config = quick(models, *SURFACE, "stages.0.scene.resolution=20").stages[0].scene
+    successor = handed_over(scene, renderer, config, torch.Generator())
+    assert isinstance(successor, Surface)
+    cameras = held_out_cameras(48)
+    before, after = drawn(scene, renderer, cameras), drawn(successor, RasterRenderer(), cameras)
+    assert float(silhouette_iou(after.alpha, before.alpha).mean()) > 0.85
+    colors = successor.at(None).vertex_colors
+    assert colors is not None and torch.allclose(colors, torch.tensor(0.5), atol=0.05)
 
 
 def test_what_cannot_follow_is_refused(models: Path, tmp_path: Path) -> None:
     run = Run.create(quick(models, *MESH), tmp_path)
+    splats = quick(models, *SPLATS).stages[0].scene
+    with pytest.raises(StudioError, match="kind 'mesh' cannot go on as one of kind 'gaussians'"):
+        handed_over(run.scene(), run.renderer(), splats, torch.Generator())
     surface = Surface.ball(quick(models, *SURFACE).stages[0].scene)
-    with pytest.raises(StudioError, match="kind 'mesh' cannot go on as one of kind 'surface'"):
-        handed_over(run.scene(), run.renderer(), surface.config, torch.Generator())
-    other = load("default", None, [*SURFACE, *QUICK, "stages.0.scene.resolution=12"]).stages[0].scene
     with pytest.raises(StudioError, match="keep scene"):
-        handed_over(surface, run.renderer(), other, torch.Generator())
+        Surface.from_state(surface.state(), replace(surface.config, resolution=12))
 
 
 @pytest.mark.parametrize(

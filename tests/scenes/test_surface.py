@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
+import trimesh
 
 from studio.errors import StudioError
 from studio.meshes import mesh_statistics
-from studio.recipes.config import SurfaceConfig, TexturedMeshConfig
+from studio.recipes.config import RegularizersConfig, SurfaceConfig, TexturedMeshConfig
+from studio.scenes.grid import inside_closed
 from studio.scenes.mesh import TexturedMesh, initial_textured_mesh
-from studio.scenes.regularizers import roughness
+from studio.scenes.regularizers import regularization, roughness
 from studio.scenes.surface import Surface
-from studio.types import Mesh
+from studio.types import Mesh, RenderOutput
 
 GRID = SurfaceConfig(resolution=12)
+EXTRACTIONS = pytest.mark.parametrize("extraction", ["tetrahedra", "flexicubes"])
 
 
-def test_a_surface_begins_as_a_grey_closed_ball() -> None:
+@EXTRACTIONS
+def test_a_surface_begins_as_a_grey_closed_ball(extraction: Literal["tetrahedra", "flexicubes"]) -> None:
     with torch.no_grad():
-        mesh = Surface.ball(GRID).at(None)
-    assert torch.allclose(mesh.vertices.norm(dim=1), torch.tensor(GRID.radius), atol=0.04)
+        mesh = Surface.ball(replace(GRID, extraction=extraction)).at(None)
+    assert torch.allclose(mesh.vertices.norm(dim=1), torch.tensor(GRID.radius), atol=0.02)
     assert mesh_statistics(mesh).is_watertight
     assert mesh.vertex_colors is not None and bool((mesh.vertex_colors == 0.5).all())
 
@@ -46,6 +52,69 @@ def test_the_surface_is_cut_anew_when_signs_change() -> None:
     assert len(scene) > before
     radius = scene.at(None).vertices.detach().norm(dim=1).mean()
     assert float(radius) == pytest.approx(0.35 + 0.05, abs=0.01)
+
+
+def test_what_reaches_the_border_stays_closed() -> None:
+    for extraction in ("tetrahedra", "flexicubes"):
+        scene = Surface.ball(replace(GRID, extraction=extraction))
+        with torch.no_grad():
+            scene.tensors.distances.sub_(1.0)
+            mesh = scene.at(None)
+        assert mesh_statistics(mesh).is_watertight
+        assert float(mesh.vertices.abs().max()) <= GRID.side / 2
+
+
+@EXTRACTIONS
+def test_a_mesh_becomes_a_surface_of_its_shape_and_colours(
+    extraction: Literal["tetrahedra", "flexicubes"],
+) -> None:
+    """A torus, red where x is above 0 and blue elsewhere: its points lie at the tube's radius."""
+    torus = trimesh.creation.torus(0.3, 0.12, major_sections=48, minor_sections=24)
+    vertices = torch.tensor(torus.vertices).float()
+    colors = torch.where(vertices[:, :1] > 0, torch.tensor([0.9, 0.1, 0.1]), torch.tensor([0.1, 0.1, 0.9]))
+    mesh = Mesh(vertices, torch.tensor(torus.faces), vertex_colors=colors)
+    scene = Surface.of_mesh(mesh, SurfaceConfig(resolution=28, extraction=extraction), torch.Generator())
+    with torch.no_grad():
+        found = scene.at(None)
+    assert mesh_statistics(found).is_watertight
+    assert len(found.vertices) - len(found.faces) // 2 == 0  # Euler: one hole
+    x, y, z = found.vertices.unbind(1)
+    tube = (((x.square() + y.square()).sqrt() - 0.3).square() + z.square()).sqrt()
+    assert torch.allclose(tube, torch.tensor(0.12), atol=0.01)
+    assert found.vertex_colors is not None
+    clear = x.abs() > 0.1
+    expected = torch.where(x[:, None] > 0, torch.tensor([0.9, 0.1, 0.1]), torch.tensor([0.1, 0.1, 0.9]))
+    assert torch.allclose(found.vertex_colors[clear], expected[clear], atol=0.02)
+
+
+def test_points_inside_a_closed_mesh() -> None:
+    """A cube with faces on the columns' planes, a hollow ball in it, and another ball across it."""
+    cube, hollow, other = (
+        trimesh.creation.box((1, 1, 1)),
+        trimesh.creation.icosphere(3, 0.3),
+        trimesh.creation.icosphere(3, 0.4),
+    )
+    hollow.invert()
+    other.apply_translation((0.5, 0.5, 0.5))
+    whole = trimesh.util.concatenate([cube, hollow, other])
+    mesh = Mesh(torch.tensor(whole.vertices).float(), torch.tensor(whole.faces))
+    line = torch.linspace(-1, 1, 17)
+    x, y, z = torch.meshgrid(line, line, line, indexing="ij")
+    to_box = torch.stack([x, y, z]).abs().amax(0) - 0.5
+    to_hollow = torch.stack([x, y, z]).norm(dim=0) - 0.3
+    to_other = torch.stack([x - 0.5, y - 0.5, z - 0.5]).norm(dim=0) - 0.4
+    expected = ((to_box < 0) & (to_hollow > 0)) | (to_other < 0)
+    sure = torch.stack([to_box, to_hollow, to_other]).abs().amin(0) > 0.01
+    assert torch.equal(inside_closed(mesh, line)[sure], expected[sure])
+
+
+def test_only_flexicubes_have_vertices_that_deviate() -> None:
+    scene, config = Surface.ball(GRID), RegularizersConfig(deviation=2.0)
+    render = RenderOutput(torch.zeros(1, 3, 8, 8), torch.zeros(1, 1, 8, 8))
+    found = regularization(config, scene, render, 0.0)
+    assert found["deviation"].item() == pytest.approx(2 * scene.deviation().item())
+    with pytest.raises(StudioError, match="deviation means nothing to a scene of kind 'surface'"):
+        regularization(config, Surface.ball(replace(GRID, extraction="tetrahedra")), render, 0.0)
 
 
 def test_entropy_of_signs() -> None:
@@ -93,7 +162,7 @@ def test_a_texture_takes_the_next_stages_size_and_keeps_its_colours() -> None:
 
 
 def test_damaged_states_are_refused() -> None:
-    with pytest.raises(StudioError, match="lacks offsets"):
+    with pytest.raises(StudioError, match="lacks offsets, cube_weights"):
         Surface.from_state({"distances": torch.zeros(3), "color_logits": torch.zeros(3, 3)}, GRID)
     with pytest.raises(StudioError, match="lacks faces, uvs"):
         TexturedMesh.from_state(

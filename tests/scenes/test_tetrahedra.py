@@ -11,16 +11,17 @@ from torch import Tensor
 
 from studio.errors import StudioError
 from studio.meshes import mesh_statistics
-from studio.scenes.isosurface import Crossings, TetrahedralGrid, between, crossings
+from studio.scenes.grid import Grid
+from studio.scenes.tetrahedra import Crossings, between, crossings
 from studio.types import Mesh
 
 
-def surface(grid: TetrahedralGrid, distances: Tensor) -> Mesh:
+def surface(grid: Grid, distances: Tensor) -> Mesh:
     cut = crossings(grid, distances)
     return Mesh(between(grid.points().double(), distances, cut), cut.faces)
 
 
-def ball(grid: TetrahedralGrid, radius: float) -> Tensor:
+def ball(grid: Grid, radius: float) -> Tensor:
     return (grid.points().double() - torch.tensor([0.01, -0.02, 0.03])).norm(dim=1) - radius
 
 
@@ -31,7 +32,7 @@ def volume(mesh: Mesh) -> float:
 
 def test_tetrahedra_fill_the_grid_once() -> None:
     """All but the half cubes at the border: as many as are cut when one point in each is told from others."""
-    grid = TetrahedralGrid(3, 3.0)
+    grid = Grid(3, 3.0, body_centred=True)
     points = grid.points().double()
     volumes = {}
     for point in range(grid.count):
@@ -56,7 +57,7 @@ def test_tetrahedra_fill_the_grid_once() -> None:
 def test_a_ball_is_closed_and_converges_with_the_square_of_the_spacing() -> None:
     errors = []
     for resolution in (12, 24, 48):
-        grid = TetrahedralGrid(resolution, 1.2)
+        grid = Grid(resolution, 1.2, body_centred=True)
         mesh = surface(grid, ball(grid, 0.4))
         found = mesh_statistics(mesh)
         assert found.is_watertight
@@ -69,7 +70,7 @@ def test_a_ball_is_closed_and_converges_with_the_square_of_the_spacing() -> None
 
 
 def test_any_signs_away_from_the_border_make_a_closed_surface_wound_outwards() -> None:
-    grid = TetrahedralGrid(8, 1.0)
+    grid = Grid(8, 1.0, body_centred=True)
     distances = torch.rand(grid.count, generator=torch.Generator().manual_seed(0)).double() - 0.5
     at_border = grid.points().abs().amax(1) > 0.4
     mesh = surface(grid, torch.where(at_border, 0.5, distances))
@@ -81,14 +82,14 @@ def test_any_signs_away_from_the_border_make_a_closed_surface_wound_outwards() -
 
 
 def test_a_torus_has_its_hole() -> None:
-    grid = TetrahedralGrid(24, 1.2)
+    grid = Grid(24, 1.2, body_centred=True)
     x, y, z = grid.points().double().unbind(1)
     mesh = surface(grid, (((x * x + y * y).sqrt() - 0.35) ** 2 + z * z).sqrt() - 0.12)
     assert len(mesh.vertices) - len(mesh.faces) // 2 == 0
 
 
 def test_gradients_of_vertices_against_finite_differences() -> None:
-    grid = TetrahedralGrid(3, 1.0)
+    grid = Grid(3, 1.0, body_centred=True)
     distances = ball(grid, 0.3).requires_grad_()
     points = grid.points().double().requires_grad_()
     cut = crossings(grid, distances)
@@ -101,7 +102,7 @@ def test_gradients_of_vertices_against_finite_differences() -> None:
 
 
 def test_other_values_are_read_where_the_surface_is() -> None:
-    grid = TetrahedralGrid(6, 1.0)
+    grid = Grid(6, 1.0, body_centred=True)
     distances, points = ball(grid, 0.3), grid.points().double()
     cut = crossings(grid, distances)
     linear = points @ torch.tensor([[1.0], [2.0], [3.0]], dtype=torch.double) + 0.5
@@ -112,7 +113,7 @@ def test_other_values_are_read_where_the_surface_is() -> None:
 
 @pytest.mark.parametrize(("value", "where"), [(1.0, "outside"), (-1.0, "inside")])
 def test_an_empty_surface_is_told_of(value: float, where: str) -> None:
-    grid = TetrahedralGrid(4, 1.0)
+    grid = Grid(4, 1.0, body_centred=True)
     with pytest.raises(StudioError, match=f"isosurface is empty: the grid's points are {where}"):
         crossings(grid, torch.full((grid.count,), value))
 
@@ -120,4 +121,4 @@ def test_an_empty_surface_is_told_of(value: float, where: str) -> None:
 @pytest.mark.parametrize(("resolution", "side"), [(1, 1.0), (8, 0.0)])
 def test_impossible_grids_are_refused(resolution: int, side: float) -> None:
     with pytest.raises(StudioError, match="expected at least 2"):
-        TetrahedralGrid(resolution, side)
+        Grid(resolution, side, body_centred=True)

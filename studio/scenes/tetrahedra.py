@@ -16,46 +16,7 @@ import torch
 from jaxtyping import Float, Int, Int64
 from torch import Tensor
 
-from studio.errors import StudioError
-
-
-@dataclass(frozen=True)
-class TetrahedralGrid:
-    """A body-centred cubic grid that fills a cube around the origin.
-
-    Its points are the (n + 1)^3 corners of n^3 cubes, z fastest, then their n^3 centres. The half cubes at
-    the border belong to no tetrahedron.
-
-    Attributes:
-        resolution: n, cubes along a side.
-        side: of the whole cube, in world units.
-    """
-
-    resolution: int
-    side: float
-
-    def __post_init__(self) -> None:
-        if self.resolution < 2 or not self.side > 0:
-            raise StudioError(
-                f"The tetrahedral grid has {self.resolution} cubes along a side of {self.side}, expected at "
-                "least 2 and a positive length."
-            )
-
-    @property
-    def spacing(self) -> float:
-        """Side of a small cube."""
-        return self.side / self.resolution
-
-    @property
-    def count(self) -> int:
-        """Points of the grid."""
-        return (self.resolution + 1) ** 3 + self.resolution**3
-
-    def points(self) -> Float[Tensor, "n 3"]:
-        """Where the points are."""
-        corners = torch.arange(self.resolution + 1) * self.spacing - self.side / 2
-        centres = corners[:-1] + self.spacing / 2
-        return torch.cat([torch.cartesian_prod(line, line, line) for line in (corners, centres)])
+from studio.scenes.grid import Grid, empty_surface
 
 
 @dataclass(frozen=True)
@@ -71,10 +32,14 @@ class Crossings:
     faces: Int64[Tensor, "f 3"]
 
 
-def crossings(grid: TetrahedralGrid, distances: Float[Tensor, "n"]) -> Crossings:
+def crossings(grid: Grid, distances: Float[Tensor, "n"]) -> Crossings:
     """The edges and triangles of the surface between points inside (below 0) and outside.
 
     It is closed unless points inside lie on the grid's border.
+
+    Args:
+        grid: body-centred.
+        distances: at its points, negative inside.
 
     Raises:
         StudioError: all points are on one side.
@@ -82,11 +47,7 @@ def crossings(grid: TetrahedralGrid, distances: Float[Tensor, "n"]) -> Crossings
     inside = distances.detach() < 0
     tetrahedra = _cut_tetrahedra(grid.resolution, inside)
     if len(tetrahedra) == 0:
-        where = "inside" if bool(inside.any()) else "outside"
-        raise StudioError(
-            f"The isosurface is empty: the grid's points are {where}, but for single ones at most, expected "
-            "some on either side. Try a lower learning rate for the distances, or a finer grid."
-        )
+        raise empty_surface(bool(inside.any()))
     case = (inside[tetrahedra] * torch.tensor([1, 2, 4, 8], device=inside.device)).sum(1)
     ends = _triangles(inside.device)[case]  # [t 2 3 2]: two triangles of three edges, -1 where there is none
     row = torch.arange(len(tetrahedra), device=inside.device)[:, None, None, None]

@@ -253,10 +253,13 @@ class Material:
     Attributes:
         base_color: rgba in 0-1, sRGB.
         texture: rgba in 0-1, row 0 at v = 1 (the top of the image), or None. It repeats beyond 0-1.
+        normal_map: unit normals in the surface's own frame, or None: x along growing u, y along growing v,
+            z outwards. Laid out like the texture.
     """
 
     base_color: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0)
     texture: Float[Tensor, "h w 4"] | None = None
+    normal_map: Float[Tensor, "rows columns 3"] | None = None
 
 
 @dataclass(frozen=True)

@@ -1,37 +1,37 @@
-"""glTF 2.0 in one binary file: y up, metres, texture inside.
+"""glTF 2.0 in one binary file: y up, metres, texture inside, motion too.
 
 A baked texture already holds its light, so materials are unlit (``KHR_materials_unlit``); viewers without
-that extension fall back to a rough dielectric. Base colours and textures are sRGB in the studio; glTF wants
-factors and vertex colours linear, textures sRGB.
-Specification: registry.khronos.org/glTF/specs/2.0.
+that extension fall back to a rough dielectric. A normal map says something in light only, so a material that
+has one is lit. Base colours and textures are sRGB in the studio; glTF wants factors and vertex colours
+linear, textures sRGB.
+
+A mesh in motion is a skin where a rig of up to four nodes a vertex carries it. Otherwise it is a flip book of
+morph targets, whose weights lead linearly from one frame to the next.
 """
 
 from __future__ import annotations
 
-import json
-import struct
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from studio.export.corners import split_corners
+from studio.export.animation import keys_of
+from studio.export.corners import CornerMesh, posed, split_corners, tangents
 from studio.export.files import write_bytes
-from studio.export.images import texture_png
-from studio.types import Material, Mesh
+from studio.export.gltf import GltfDocument, Json, linear
+from studio.types import Animation, Mesh, Rig
 
-_FLOAT, _UNSIGNED_INT = 5126, 5125
-_ARRAY_BUFFER, _ELEMENT_ARRAY_BUFFER = 34962, 34963
-_LINEAR, _LINEAR_MIPMAP_LINEAR, _REPEAT = 9729, 9987, 10497
-_JSON_CHUNK, _BINARY_CHUNK = 0x4E4F534A, 0x004E4942
-
-# JSON objects of the glTF schema: the one place where a dict of anything is the format itself.
-_Json = dict[str, Any]
+MOST_CARRIERS = 4
+MOST_TARGETS = 64
+"""Morph targets that viewers are known to take; longer animations keep frames evenly spread."""
 
 
-def write_glb(mesh: Mesh, path: Path, *, unlit: bool = True) -> None:
-    """Write a mesh as ``.glb``, one primitive a material.
+def write_glb(mesh: Mesh | Animation[Mesh], path: Path, *, unlit: bool = True) -> None:
+    """Write a mesh, or a mesh in motion, as ``.glb``, one primitive a material.
 
     Args:
         mesh: at least one face.
@@ -41,122 +41,149 @@ def write_glb(mesh: Mesh, path: Path, *, unlit: bool = True) -> None:
     Raises:
         StudioError: the file cannot be written.
     """
-    write_bytes(path, _Document(path.stem).encode(mesh, unlit))
+    document = GltfDocument()
+    match mesh:
+        case Mesh():
+            _add_mesh(document, mesh, split_corners(mesh), path.stem, unlit)
+        case Animation(rig=Rig() as rig) if rig.carriers.shape[1] <= MOST_CARRIERS:
+            _add_skin(document, mesh, rig, path.stem, unlit)
+        case _:
+            _add_flip_book(document, mesh, path.stem, unlit)
+    write_bytes(path, document.encode())
 
 
-def _linear(srgb: NDArray[np.float32]) -> NDArray[np.float32]:
-    """sRGB to linear light, IEC 61966-2-1."""
-    low, high = srgb / 12.92, ((np.maximum(srgb, 0) + 0.055) / 1.055) ** 2.4
-    return np.where(srgb <= 0.04045, low, high).astype(np.float32)
-
-
-class _Document:
-    """Collects buffer views and accessors while the JSON grows."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.binary = bytearray()
-        self.views: list[_Json] = []
-        self.accessors: list[_Json] = []
-        self.images: list[_Json] = []
-
-    def encode(self, mesh: Mesh, unlit: bool) -> bytes:
-        corners = split_corners(mesh)
-        used = np.unique(corners.face_materials)
-        textured = corners.uvs is not None and any(mesh.materials[i].texture is not None for i in used)
-        attributes = {"POSITION": self.accessor(corners.positions, "VEC3", bounds=True)}
-        attributes["NORMAL"] = self.accessor(corners.normals, "VEC3")
-        if textured and corners.uvs is not None:
-            v_down = np.stack([corners.uvs[:, 0], 1 - corners.uvs[:, 1]], axis=-1)
-            attributes["TEXCOORD_0"] = self.accessor(v_down, "VEC2")
-        if corners.colors is not None:
-            attributes["COLOR_0"] = self.accessor(_linear(corners.colors), "VEC3")
-        primitives = [
-            {
-                "attributes": attributes,
-                "indices": self.indices(corners.faces[corners.face_materials == material]),
-                "material": index,
-            }
-            for index, material in enumerate(used)
-        ]
-        materials = [self.material(mesh.materials[i], textured, unlit) for i in used]
-
-        document: _Json = {
-            "asset": {"version": "2.0", "generator": "Studio"},
-            "scene": 0,
-            "scenes": [{"nodes": [0]}],
-            "nodes": [{"name": self.name, "mesh": 0}],
-            "meshes": [{"name": self.name, "primitives": primitives}],
-            "materials": materials,
-            "accessors": self.accessors,
-            "bufferViews": self.views,
-            "buffers": [{"byteLength": len(self.binary)}],
+def _add_mesh(
+    document: GltfDocument,
+    mesh: Mesh,
+    corners: CornerMesh,
+    name: str,
+    unlit: bool,
+    skin: tuple[NDArray[np.int64], NDArray[np.float32]] | None = None,
+) -> None:
+    """Adds a mesh and its node; of a skin, the joints that carry each vertex and their weights."""
+    used = np.unique(corners.face_materials)
+    materials = [mesh.materials[index] for index in used]
+    attributes = {"POSITION": document.vertices(corners.positions, "VEC3", bounds=True)}
+    attributes["NORMAL"] = document.vertices(corners.normals, "VEC3")
+    textured = corners.uvs is not None and any(
+        material.texture is not None or material.normal_map is not None for material in materials
+    )
+    if textured and corners.uvs is not None:
+        v_down = np.stack([corners.uvs[:, 0], 1 - corners.uvs[:, 1]], axis=-1)
+        attributes["TEXCOORD_0"] = document.vertices(v_down, "VEC2")
+        if any(material.normal_map is not None for material in materials):
+            attributes["TANGENT"] = document.vertices(tangents(corners), "VEC4")
+    if corners.colors is not None:
+        attributes["COLOR_0"] = document.vertices(linear(corners.colors), "VEC3")
+    if skin is not None:
+        attributes["JOINTS_0"] = document.joints(skin[0])
+        attributes["WEIGHTS_0"] = document.vertices(skin[1], "VEC4")
+    primitives: list[Json] = [
+        {
+            "attributes": attributes,
+            "indices": document.indices(corners.faces[corners.face_materials == index]),
+            "material": document.material(
+                material, textured=textured, unlit=unlit and material.normal_map is None
+            ),
         }
-        if unlit:
-            document["extensionsUsed"] = ["KHR_materials_unlit"]
-        if self.images:
-            document["images"] = self.images
-            document["textures"] = [{"source": i, "sampler": 0} for i in range(len(self.images))]
-            sampler = {"magFilter": _LINEAR, "minFilter": _LINEAR_MIPMAP_LINEAR}
-            document["samplers"] = [sampler | {"wrapS": _REPEAT, "wrapT": _REPEAT}]
-        return self.container(document)
+        for index, material in zip(used, materials, strict=True)
+    ]
+    document.meshes.append({"name": name, "primitives": primitives})
+    document.nodes.append({"name": name, "mesh": 0})
 
-    def container(self, document: _Json) -> bytes:
-        """Header and the two chunks, each padded to four bytes."""
-        text = json.dumps(document, separators=(",", ":")).encode()
-        text += b" " * (-len(text) % 4)
-        total = 12 + 8 + len(text) + 8 + len(self.binary)
-        return b"".join(
-            [
-                struct.pack("<4sII", b"glTF", 2, total),
-                struct.pack("<II", len(text), _JSON_CHUNK),
-                text,
-                struct.pack("<II", len(self.binary), _BINARY_CHUNK),
-                bytes(self.binary),
-            ]
-        )
 
-    def view(self, data: bytes, target: int | None = None) -> int:
-        view = {"buffer": 0, "byteOffset": len(self.binary), "byteLength": len(data)}
-        self.views.append(view if target is None else view | {"target": target})
-        self.binary += data + bytes(-len(data) % 4)
-        return len(self.views) - 1
+def _add_flip_book(document: GltfDocument, animation: Animation[Mesh], name: str, unlit: bool) -> None:
+    """Adds the first frame as a mesh, what the others differ in from it, and when each is shown."""
+    count = len(animation.frames)
+    shown = np.unique(np.linspace(0, count - 1, min(count, MOST_TARGETS + 1)).round().astype(int))
+    frames = [animation.frames[index] for index in shown]
+    first = replace(frames[0], materials=animation.rest.materials)
+    corners = split_corners(first, frames[1:])
+    _add_mesh(document, first, corners, name, unlit)
+    if count == 1:
+        return
 
-    def accessor(self, values: NDArray[np.float32], kind: str, *, bounds: bool = False) -> int:
-        packed = np.ascontiguousarray(values, dtype="<f4")
-        accessor: _Json = {
-            "bufferView": self.view(packed.tobytes(), _ARRAY_BUFFER),
-            "componentType": _FLOAT,
-            "count": len(packed),
-            "type": kind,
-        }
-        if bounds:
-            accessor |= {"min": packed.min(axis=0).tolist(), "max": packed.max(axis=0).tolist()}
-        self.accessors.append(accessor)
-        return len(self.accessors) - 1
+    book = document.meshes[0]
+    with_tangents = "TANGENT" in book["primitives"][0]["attributes"]
+    targets = [_target(document, corners, frame, with_tangents) for frame in frames[1:]]
+    book["weights"] = [0.0] * len(targets)
+    for primitive in book["primitives"]:
+        primitive["targets"] = targets
 
-    def indices(self, faces: NDArray[np.int64]) -> int:
-        view = self.view(faces.astype("<u4").tobytes(), _ELEMENT_ARRAY_BUFFER)
-        self.accessors.append(
-            {"bufferView": view, "componentType": _UNSIGNED_INT, "count": faces.size, "type": "SCALAR"}
-        )
-        return len(self.accessors) - 1
+    seconds, order = keys_of(animation, shown)
+    weights = np.eye(len(frames), dtype=np.float32)[order, 1:]
+    times = document.keys(seconds, "SCALAR", times=True)
+    document.animate(0, "weights", times, document.keys(weights.ravel(), "SCALAR"))
 
-    def material(self, material: Material, textured: bool, unlit: bool) -> _Json:
-        *rgb, alpha = material.base_color
-        factor = [*_linear(np.array(rgb, dtype=np.float32)).tolist(), alpha]
-        surface: _Json = {"baseColorFactor": factor, "metallicFactor": 0.0, "roughnessFactor": 1.0}
-        opaque = alpha >= 1
-        if textured and material.texture is not None:
-            self.images.append(
-                {"bufferView": self.view(texture_png(material.texture)), "mimeType": "image/png"}
-            )
-            surface["baseColorTexture"] = {"index": len(self.images) - 1}
-            opaque = opaque and bool((material.texture[..., 3] >= 1 - 0.5 / 255).all())
-        # Loaded models are not always wound consistently, so both sides are drawn.
-        encoded: _Json = {"pbrMetallicRoughness": surface, "doubleSided": True}
-        if not opaque:
-            encoded["alphaMode"] = "MASK" if alpha >= 1 else "BLEND"
-        if unlit:
-            encoded["extensions"] = {"KHR_materials_unlit": {}}
-        return encoded
+
+def _target(document: GltfDocument, corners: CornerMesh, frame: Mesh, with_tangents: bool) -> Json:
+    """What a frame differs in from the mesh that was split."""
+    at = posed(corners, frame)
+    target = {
+        "POSITION": document.vertices(at.positions - corners.positions, "VEC3", bounds=True),
+        "NORMAL": document.vertices(at.normals - corners.normals, "VEC3"),
+    }
+    if with_tangents:
+        target["TANGENT"] = document.vertices((tangents(at) - tangents(corners))[:, :3], "VEC3")
+    return target
+
+
+def _add_skin(document: GltfDocument, animation: Animation[Mesh], rig: Rig, name: str, unlit: bool) -> None:
+    """Adds the mesh at rest, the nodes that carry it as joints, and their motion.
+
+    A joint stands at ``node + translation`` turned by R; its inverse bind matrix moves by ``-node``: the sum
+    over joints of weight times joint times inverse bind matrix is the rig's formula.
+    """
+    corners = split_corners(animation.rest)
+    carriers, weights = _four(rig)
+    skin = carriers[corners.vertices], weights[corners.vertices]
+    _add_mesh(document, animation.rest, corners, name, unlit, skin)
+
+    nodes = _array(rig.nodes)
+    first = len(document.nodes) + 1
+    joints = list(range(first, first + len(nodes)))
+    document.nodes.append({"name": f"{name} rig", "children": joints})
+    document.nodes += [{"name": f"node {i}", "translation": place} for i, place in enumerate(nodes.tolist())]
+    inverse_bind = np.tile(np.eye(4, dtype=np.float32), (len(nodes), 1, 1))
+    inverse_bind[:, 3, :3] = -nodes  # columns of the matrix are rows here
+    document.nodes[0]["skin"] = 0
+    matrices = document.keys(inverse_bind.reshape(-1, 16), "MAT4")
+    document.skins.append({"joints": joints, "skeleton": first - 1, "inverseBindMatrices": matrices})
+
+    seconds, order = keys_of(animation, np.arange(len(animation.frames)))
+    times = document.keys(seconds, "SCALAR", times=True)
+    places = (nodes + _array(rig.translations))[order]
+    turns = _steady(_array(rig.quats_wxyz)[order])[..., [1, 2, 3, 0]]
+    for index, joint in enumerate(joints):
+        document.animate(joint, "translation", times, document.keys(places[:, index], "VEC3"))
+        document.animate(joint, "rotation", times, document.keys(turns[:, index], "VEC4"))
+
+
+def _four(rig: Rig) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Four carriers of each point, 0 where the weight is 0, and weights that sum to 1 as float32."""
+    missing = (0, MOST_CARRIERS - rig.carriers.shape[1])
+    carriers = torch.nn.functional.pad(rig.carriers.detach().cpu(), missing).numpy().copy()
+    weights = torch.nn.functional.pad(rig.weights.detach().cpu().double(), missing).numpy()
+    weights = np.where(weights < 1e-7, 0.0, weights)
+    for later in range(1, MOST_CARRIERS):
+        for earlier in range(later):
+            again = carriers[:, later] == carriers[:, earlier]
+            weights[again, earlier] += weights[again, later]
+            weights[again, later] = 0.0
+    weights /= weights.sum(axis=1, keepdims=True)
+    carriers[weights == 0] = 0
+    rounded = weights.astype(np.float32)
+    heaviest = np.arange(len(rounded)), rounded.argmax(axis=1)
+    rounded[heaviest] += (1 - rounded.sum(axis=1, dtype=np.float64)).astype(np.float32)
+    return carriers.astype(np.int64), rounded
+
+
+def _steady(quats: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Unit quaternions ``[t, k, 4]``, each with the sign nearer to the one before it."""
+    flips = np.where((quats[1:] * quats[:-1]).sum(axis=-1) < 0, -1.0, 1.0).cumprod(axis=0)
+    return quats * np.concatenate([np.ones_like(quats[:1, :, 0]), flips])[..., None].astype(np.float32)
+
+
+def _array(values: Tensor) -> NDArray[np.float32]:
+    found: NDArray[np.float32] = values.detach().cpu().float().numpy()
+    return found

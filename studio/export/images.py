@@ -19,10 +19,19 @@ def to_pixels(images: Float[Tensor, "b 3 h w"]) -> NDArray[np.uint8]:
 
 def texture_png(texture: Float[Tensor, "h w 4"]) -> bytes:
     """A texture as PNG, without its alpha channel where that is 1 everywhere."""
-    from PIL import Image
-
     pixels = to_bytes(255 * texture)
     channels = 4 if (pixels[..., 3] < 255).any() else 3
+    return _png(pixels[..., :channels])
+
+
+def normal_map_png(normals: Float[Tensor, "h w 3"]) -> bytes:
+    """Unit normals as PNG: -1 to 1 become 0 to 255."""
+    return _png(to_bytes(127.5 * (normals + 1)))
+
+
+def _png(pixels: NDArray[np.uint8]) -> bytes:
+    from PIL import Image
+
     buffer = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(pixels[..., :channels])).save(buffer, format="PNG", compress_level=6)
+    Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, format="PNG", compress_level=6)
     return buffer.getvalue()

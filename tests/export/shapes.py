@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 import trimesh
 
-from studio.types import Material, Mesh, Splats
+from studio.meshes import smooth_normals, with_uvs
+from studio.types import Animation, Material, Mesh, Rig, Splats
 
 SH_DEGREE_0 = 0.28209479177387814
 
@@ -70,4 +73,53 @@ def textured_quads() -> Mesh:
         uvs=torch.cat([square, 0.5 * square]),
         face_materials=torch.tensor([0, 0, 1, 1]),
         materials=(Material(texture=texture), Material(base_color=(0.5, 0.25, 1.0, 0.5))),
+    )
+
+
+def bending_bar(frames: int = 5, carriers: int = 3, loops: bool = False) -> Animation[Mesh]:
+    """A textured bar that four nodes bend and carry away; its frames by the rig's formula, point by point."""
+    shape = trimesh.creation.box((0.8, 0.15, 0.15)).subdivide().subdivide()
+    bar = with_uvs(Mesh(torch.tensor(shape.vertices).float(), torch.tensor(shape.faces).long()), 64)
+    texture = torch.rand(64, 64, 4, generator=torch.Generator().manual_seed(1))
+    texture[..., 3] = 1.0
+    normals = smooth_normals(bar.vertices, bar.faces)
+    rest = Mesh(bar.vertices, bar.faces, bar.uvs, None, (Material(texture=texture),), vertex_normals=normals)
+
+    nodes = np.array([[-0.4, 0.0, 0.0], [-0.1, 0.0, 0.0], [0.1, 0.0, 0.0], [0.4, 0.0, 0.0]])
+    points = rest.vertices.double().numpy()
+    distances = np.linalg.norm(points[:, None] - nodes, axis=-1)
+    chosen = np.argsort(distances, axis=1)[:, :carriers]
+    weights = np.exp(-np.take_along_axis(distances, chosen, axis=1) / 0.1)
+    weights /= weights.sum(axis=1, keepdims=True)
+    phase = np.arange(frames) / (frames if loops else max(frames - 1, 1))
+    turns = np.sin(2 * np.pi * phase)[:, None] * np.array([-1.2, -0.3, 0.3, 1.2])
+    quats = np.stack(
+        [np.cos(turns / 2), 0 * turns, 0.6 * np.sin(turns / 2), 0.8 * np.sin(turns / 2)], axis=-1
+    )
+    shifts = np.stack([0 * turns, 0.1 * turns**2, 0.05 * turns], axis=-1)
+    moved = np.zeros((frames, *points.shape))
+    for frame in range(frames):
+        for point in range(len(points)):
+            for weight, k in zip(weights[point], chosen[point], strict=True):
+                w, x, y, z = quats[frame, k]
+                axis, arm = np.array([x, y, z]), points[point] - nodes[k]
+                turned = arm + 2 * w * np.cross(axis, arm) + 2 * np.cross(axis, np.cross(axis, arm))
+                moved[frame, point] += weight * (turned + nodes[k] + shifts[frame, k])
+    vertices = torch.tensor(moved).float()
+    return Animation(
+        rest=rest,
+        frames=tuple(
+            replace(rest, vertices=places, vertex_normals=smooth_normals(places, rest.faces))
+            for places in vertices
+        ),
+        times=torch.tensor(phase).float(),
+        seconds=2.0,
+        loops=loops,
+        rig=Rig(
+            nodes=torch.tensor(nodes).float(),
+            carriers=torch.tensor(chosen),
+            weights=torch.tensor(weights).float(),
+            quats_wxyz=torch.tensor(quats).float(),
+            translations=torch.tensor(shifts).float(),
+        ),
     )

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
-import struct
 from pathlib import Path
 from typing import Any
 
@@ -20,29 +18,8 @@ from studio.export.obj import write_obj
 from studio.export.stl import write_stl
 from studio.meshes import smooth_normals
 from studio.types import Material, Mesh
+from tests.export.gltf_player import chunks, vector
 from tests.export.shapes import textured_quads
-
-
-def chunks(path: Path) -> tuple[dict[str, Any], bytes]:
-    """The JSON and the binary of a .glb, taken apart as the specification says."""
-    data = path.read_bytes()
-    magic, version, length = struct.unpack_from("<4sII", data)
-    assert (magic, version, length) == (b"glTF", 2, len(data))
-    text_length, text_kind = struct.unpack_from("<I4s", data, 12)
-    assert text_kind == b"JSON" and text_length % 4 == 0
-    start = 20 + text_length
-    binary_length, binary_kind = struct.unpack_from("<I4s", data, start)
-    assert binary_kind == b"BIN\0" and binary_length % 4 == 0 and start + 8 + binary_length == len(data)
-    return json.loads(data[20:start]), data[start + 8 :]
-
-
-def vector(document: dict[str, Any], binary: bytes, accessor: int) -> np.ndarray:
-    about = document["accessors"][accessor]
-    view = document["bufferViews"][about["bufferView"]]
-    width = {"SCALAR": 1, "VEC2": 2, "VEC3": 3}[about["type"]]
-    kind = {5126: "<f4", 5125: "<u4"}[about["componentType"]]
-    assert view["byteOffset"] % 4 == 0 and view["byteLength"] == about["count"] * width * 4
-    return np.frombuffer(binary, kind, about["count"] * width, view["byteOffset"]).reshape(-1, width)
 
 
 def corner_positions(

@@ -1,0 +1,57 @@
+"""When an animation shows which of its frames, and the shape between them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from studio.ops.rotations import aligned
+from studio.types import Animation, Mesh, Shape, Splats
+
+
+def keys_of(
+    animation: Animation[Shape], shown: NDArray[np.int64]
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """The seconds at which frames are shown, and which of ``shown`` it is; the first again where time loops.
+
+    Args:
+        shown: frames, rising, the first of them frame 0.
+    """
+    seconds = animation.times[torch.from_numpy(shown)].double().cpu().numpy() * animation.seconds
+    order = np.arange(len(shown))
+    if animation.loops:
+        seconds, order = np.append(seconds, animation.seconds), np.append(order, 0)
+    return seconds.astype(np.float32), order
+
+
+def shape_at(animation: Animation[Mesh] | Animation[Splats], time: float) -> Mesh | Splats:
+    """The shape at a time in 0-1: straight on from one frame to the next, as players of .glb show it."""
+    times = animation.times.double().cpu()
+    later = int(torch.searchsorted(times, torch.tensor(time, dtype=torch.double), right=True))
+    if later == 0 or (later == len(times) and not animation.loops):
+        return animation.frames[max(later - 1, 0)]
+    before = animation.frames[later - 1]
+    after, end = (animation.frames[later], times[later]) if later < len(times) else (animation.frames[0], 1.0)
+    start = times[later - 1]
+    share = float((time - start) / (end - start)) if end > start else 0.0
+    return before if share == 0.0 else _between(before, after, share)
+
+
+def _between(before: Mesh | Splats, after: Mesh | Splats, share: float) -> Mesh | Splats:
+    if isinstance(before, Splats) and isinstance(after, Splats):
+        turned = aligned(after.quats_wxyz, before.quats_wxyz)
+        return Splats(
+            means=before.means.lerp(after.means, share),
+            quats_wxyz=before.quats_wxyz.lerp(turned, share),
+            scales=before.scales.lerp(after.scales, share),
+            opacities=before.opacities.lerp(after.opacities, share),
+            sh=before.sh.lerp(after.sh, share),
+        )
+    assert isinstance(before, Mesh) and isinstance(after, Mesh)
+    normals = before.vertex_normals
+    if normals is not None and after.vertex_normals is not None:
+        normals = normals.lerp(after.vertex_normals, share)
+    return replace(before, vertices=before.vertices.lerp(after.vertices, share), vertex_normals=normals)

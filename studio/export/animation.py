@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from studio.export.pictures import FRAMES_PER_SECOND
 from studio.ops.rotations import aligned
 from studio.types import Animation, Mesh, Shape, Splats
 
 
 def keys_of(
-    animation: Animation[Shape], shown: NDArray[np.int64]
+    animation: Animation[Shape], shown: Sequence[int]
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """The seconds at which frames are shown, and which of ``shown`` it is; the first again where time loops.
 
     Args:
         shown: frames, rising, the first of them frame 0.
     """
-    seconds = animation.times[torch.from_numpy(shown)].double().cpu().numpy() * animation.seconds
+    seconds = animation.times[list(shown)].double().cpu().numpy() * animation.seconds
     order = np.arange(len(shown))
     if animation.loops:
         seconds, order = np.append(seconds, animation.seconds), np.append(order, 0)
@@ -38,6 +40,21 @@ def shape_at(animation: Animation[Mesh] | Animation[Splats], time: float) -> Mes
     start = times[later - 1]
     share = float((time - start) / (end - start)) if end > start else 0.0
     return before if share == 0.0 else _between(before, after, share)
+
+
+def spread(count: int, most: int) -> list[int]:
+    """At most so many of ``count`` frames, evenly spread, the first and the last among them."""
+    return [int(index) for index in np.unique(np.linspace(0, count - 1, min(count, most)).round())]
+
+
+def turntable_times(animation: Animation[Mesh] | Animation[Splats], seconds: float) -> list[float]:
+    """The times in 0-1 that a video of about so many seconds shows, a frame each, for it to end as it began.
+
+    The animation keeps its pace and is shown whole, as often as comes nearest to the length asked for.
+    """
+    repeats = max(1, round(seconds / animation.seconds))
+    count = max(1, round(repeats * animation.seconds * FRAMES_PER_SECOND))
+    return [index * repeats / count % 1.0 for index in range(count)]
 
 
 def _between(before: Mesh | Splats, after: Mesh | Splats, share: float) -> Mesh | Splats:

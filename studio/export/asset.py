@@ -9,39 +9,43 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from typing_extensions import assert_never
 
-from studio.cameras import orbit, turntable
-from studio.errors import StudioError
+from studio.cameras import turntable
+from studio.export.animation import shape_at, spread, turntable_times
 from studio.export.files import check_writable
-from studio.export.formats import asset_paths, format_of
+from studio.export.formats import HOLDS_MESH, TURNTABLE, asset_paths, format_of
 from studio.export.glb import write_glb
 from studio.export.images import to_pixels
+from studio.export.motion import moving, redressed
 from studio.export.obj import write_obj
-from studio.export.pictures import write_animation, write_contact_sheet, write_mp4
-from studio.export.ply import write_ply
-from studio.export.reconstruction import Likeness, textured_field, textured_mesh, textured_surface
+from studio.export.pictures import FRAMES_PER_SECOND, write_animation, write_contact_sheet, write_mp4
+from studio.export.ply import write_ply, write_ply_sequence
+from studio.export.reconstruction import (
+    Likeness,
+    MeshBudget,
+    likeness,
+    textured_field,
+    textured_mesh,
+    textured_surface,
+)
+from studio.export.refusals import refuse_formats, refuse_unsound
+from studio.export.shapes import Asset, Moving, device_of
+from studio.export.sheet import contact_sheet
 from studio.export.splat import write_splat
 from studio.export.spz import write_spz
 from studio.export.stl import write_stl
 from studio.export.texture import with_gutters
-from studio.export.views import pictures
+from studio.export.three_mf import write_3mf
+from studio.export.usdz import write_usdz
+from studio.export.views import pictures, unlit
 from studio.interfaces import Renderer
 from studio.ops.field import Field
-from studio.ops.surfaces import Light
 from studio.recipes.config import ExportConfig
-from studio.renderers.raster import MeshRenderer
-from studio.types import Mesh, Splats
+from studio.types import Animation, Mesh, Splats
 
-_MESHES, _TURNTABLES = frozenset(("glb", "obj", "stl")), frozenset(("mp4", "gif", "webp"))
-_SPLATS = frozenset(("ply", "splat", "spz"))
-_NAMES = {Splats: "splats", Mesh: "surface", Field: "field"}
-_SHEET_VIEWS, _SHEET_SIZE, _SHEET_ELEVATION_DEG = 8, 256, 15.0
-
-Asset = Splats | Mesh | Field
-"""What can be written: splats, a textured mesh, a surface with colours at its vertices, a radiance field."""
+_JUDGED_INSTANTS = 8
 
 
 @dataclass(frozen=True)
@@ -49,8 +53,8 @@ class ExportReport:
     """What an export wrote.
 
     Attributes:
-        paths: the files asked for, in that order.
-        likeness: how well the mesh stands for the scene, where one was made.
+        paths: the files asked for, in that order; in the place of a sequence its folder.
+        likeness: how well the mesh stands for the scene, where one was written.
         seconds: wall time by part.
     """
 
@@ -60,7 +64,7 @@ class ExportReport:
 
 
 def export_asset(
-    asset: Asset,
+    asset: Asset | Moving,
     renderer: Renderer[Any],
     folder: Path,
     config: ExportConfig,
@@ -74,7 +78,7 @@ def export_asset(
 
 
 def export_files(
-    asset: Asset,
+    asset: Asset | Moving,
     renderer: Renderer[Any],
     paths: Sequence[Path],
     config: ExportConfig,
@@ -84,6 +88,9 @@ def export_files(
 
     Every file is complete or absent, and a file that stood there before stays if its successor fails.
 
+    What moves is written with its motion: as an animated ``.glb`` or ``.usdz``, as turntables in which time
+    runs while the camera turns, and splats as a folder of numbered ``.ply``.
+
     Args:
         asset: what to write, without gradients.
         renderer: draws it.
@@ -92,64 +99,53 @@ def export_files(
         progress: is told what begins.
 
     Raises:
-        StudioError: unknown suffix, or one that cannot hold this asset; unwritable folder, full disk; empty,
-            transparent or non-finite scene.
+        StudioError: unknown suffix, one that cannot hold this asset, or one whose library is not installed;
+            unwritable folder, full disk; empty, transparent or non-finite scene; frames that do not fit.
     """
     formats = [format_of(path) for path in paths]
     for folder in {path.parent for path in paths}:
         check_writable(folder)
-    for path, chosen in zip(paths, formats, strict=True):
-        if chosen in _SPLATS and not isinstance(asset, Splats):
-            raise StudioError(
-                f"cannot export to {path}: .{chosen} holds splats and the scene has none. "
-                "Expected one of .glb, .obj, .stl, .mp4, .gif, .webp, .png."
-            )
-    _check_finite(asset)
-    device = _device_of(asset)
+    refuse_formats(asset, paths)
+    refuse_unsound(asset)
 
     clock = _Stopwatch(progress)
-    mesh, likeness = None, None
-    if not _MESHES.isdisjoint(formats):
-        mesh, likeness = as_mesh(asset, renderer, config.mesh_faces, config.texture_size, clock.begin)
+    mesh, found, lit = None, None, False
+    if not HOLDS_MESH.isdisjoint(formats):
+        budget = MeshBudget(config.mesh_faces, config.texture_size, config.normal_map)
+        mesh, found, lit = _judged_mesh(asset, renderer, budget, clock.begin)
     frames = None
-    if not _TURNTABLES.isdisjoint(formats):
+    if not TURNTABLE.isdisjoint(formats):
         clock.begin("turntable")
-        around = turntable(config.turntable_frames, config.turntable_size, config.turntable_size)
-        frames = to_pixels(pictures(renderer, asset, around, 1.0, device).rgb)
-    for path, chosen in zip(paths, formats, strict=True):
+        frames = _turntable(asset, renderer, config)
+    written = list(paths)
+    for index, (path, chosen) in enumerate(zip(paths, formats, strict=True)):
         clock.begin(path.name)
         match chosen:
-            case "glb" | "obj" | "stl":
+            case "glb" | "obj" | "stl" | "usdz" | "3mf":
                 assert mesh is not None
-                _write_mesh(mesh, path, chosen)
+                _write_mesh(mesh, path, chosen, lit)
             case "ply" | "splat" | "spz":
-                assert isinstance(asset, Splats)
-                _write_splats(asset, path, chosen)
+                written[index] = _write_splats(asset, path, chosen)
             case "mp4" | "gif" | "webp":
                 assert frames is not None
                 write = write_mp4 if chosen == "mp4" else write_animation
                 write(frames, path)
             case "png":
-                copy = None if likeness is None else mesh
-                write_contact_sheet(*_sheet(asset, renderer, copy, device), path)
+                write_contact_sheet(*contact_sheet(asset, renderer, mesh), path)
             case _:
                 assert_never(chosen)
-    return ExportReport(tuple(paths), likeness, clock.stop())
+    return ExportReport(tuple(written), found, clock.stop())
 
 
 def as_mesh(
-    asset: Asset,
-    renderer: Renderer[Any],
-    most_faces: int,
-    texture_size: int,
-    progress: Callable[[str], None],
-) -> tuple[Mesh, Likeness | None]:
-    """The asset as a textured mesh on the CPU, and how like it that is where it had to be made.
+    asset: Asset, renderer: Renderer[Any], budget: MeshBudget, progress: Callable[[str], None]
+) -> tuple[Mesh, float]:
+    """The asset as a textured mesh on the CPU, and the level at which its surface was taken; 0 if it had one.
 
     Args:
         asset: finite, without gradients.
         renderer: draws it.
-        most_faces, texture_size: of a mesh that has to be made.
+        budget: of the mesh.
         progress: is told what begins.
 
     Raises:
@@ -157,108 +153,93 @@ def as_mesh(
     """
     match asset:
         case Splats():
-            return textured_mesh(asset, renderer, most_faces, texture_size, progress)
-        case Mesh(uvs=None):
-            surface = Mesh(asset.vertices.cpu(), asset.faces.cpu())
-            sizes = most_faces, texture_size
-            return textured_surface(surface, asset, renderer, asset.vertices.device, *sizes, progress)
+            return textured_mesh(asset, renderer, budget, progress)
         case Mesh():
-            return with_gutters(asset), None
+            if _is_dressed(asset, budget):
+                return with_gutters(asset), 0.0
+            surface = Mesh(asset.vertices.cpu(), asset.faces.cpu())
+            device = asset.vertices.device
+            return textured_surface(surface, asset, unlit(renderer), device, budget, progress), 0.0
         case Field():
-            return textured_field(asset, renderer, most_faces, texture_size, progress)
+            return textured_field(asset, renderer, budget, progress)
         case _:
             assert_never(asset)
 
 
-def _write_splats(splats: Splats, path: Path, chosen: Literal["ply", "splat", "spz"]) -> None:
+def _is_dressed(shape: Mesh, budget: MeshBudget) -> bool:
+    """Whether a mesh has a texture and few enough faces: whether it can be written as it is."""
+    return shape.uvs is not None and len(shape.faces) <= budget.faces
+
+
+def _judged_mesh(
+    asset: Asset | Moving, renderer: Renderer[Any], budget: MeshBudget, progress: Callable[[str], None]
+) -> tuple[Mesh | Animation[Mesh], Likeness, bool]:
+    """The asset as a mesh, how like it that is, and whether its colours are to be seen in light."""
+    device = device_of(asset)
+    shape = asset.rest if isinstance(asset, Animation) else asset
+    plain = unlit(renderer) if isinstance(shape, Mesh) else renderer
+    still, level = as_mesh(shape, renderer, budget, progress)
+    if not isinstance(asset, Animation):
+        progress("likeness")
+        return still, likeness([(asset, still)], plain, device, level), plain is not renderer
+    progress("motion")
+    keeps_its_shape = isinstance(shape, Mesh) and _is_dressed(shape, budget)
+    mesh = redressed(still, asset) if keeps_its_shape else moving(still, asset)
+    progress("likeness")
+    judged = spread(len(asset.frames), _JUDGED_INSTANTS)
+    instants = [(asset.frames[index], mesh.frames[index]) for index in judged]
+    return mesh, likeness(instants, plain, device, level), plain is not renderer
+
+
+def _turntable(asset: Asset | Moving, renderer: Renderer[Any], config: ExportConfig) -> NDArray[np.uint8]:
+    """The frames of one turn; time runs meanwhile."""
+    device, size = device_of(asset), config.turntable_size
+    if not isinstance(asset, Animation):
+        around = turntable(config.turntable_frames, size, size)
+        return to_pixels(pictures(renderer, asset, around, 1.0, device).rgb)
+    times = turntable_times(asset, config.turntable_frames / FRAMES_PER_SECOND)
+    around = turntable(len(times), size, size)
+    frames = [
+        to_pixels(pictures(renderer, shape_at(asset, time), around[[index]], 1.0, device).rgb)
+        for index, time in enumerate(times)
+    ]
+    return np.concatenate(frames)
+
+
+def _write_splats(asset: Asset | Moving, path: Path, chosen: Literal["ply", "splat", "spz"]) -> Path:
+    """Writes splats, or a folder of them in motion; returns what was written."""
+    if isinstance(asset, Animation):
+        frames = [frame for frame in asset.frames if isinstance(frame, Splats)]
+        return write_ply_sequence(frames, path)
+    assert isinstance(asset, Splats)
     match chosen:
         case "ply":
-            write_ply(splats, path)
+            write_ply(asset, path)
         case "splat":
-            write_splat(splats, path)
+            write_splat(asset, path)
         case "spz":
-            write_spz(splats, path)
+            write_spz(asset, path)
         case _:
             assert_never(chosen)
+    return path
 
 
-def _write_mesh(mesh: Mesh, path: Path, chosen: Literal["glb", "obj", "stl"]) -> None:
-    match chosen:
-        case "glb":
-            write_glb(mesh, path)
-        case "obj":
+def _write_mesh(
+    mesh: Mesh | Animation[Mesh], path: Path, chosen: Literal["glb", "obj", "stl", "usdz", "3mf"], lit: bool
+) -> None:
+    match chosen, mesh:
+        case "glb", _:
+            write_glb(mesh, path, unlit=not lit)
+        case "usdz", _:
+            write_usdz(mesh, path)
+        case "obj", Mesh():
             write_obj(mesh, path)
-        case "stl":
+        case "stl", Mesh():
             write_stl(mesh, path)
+        case "3mf", Mesh():
+            write_3mf(mesh, path)
         case _:
-            assert_never(chosen)
-
-
-def _sheet(
-    asset: Asset, renderer: Renderer[Any], mesh: Mesh | None, device: torch.device
-) -> tuple[NDArray[np.uint8], list[str], int]:
-    """Pictures from all around, their labels and how many make a row; a mesh made of it has its own row."""
-    azimuth = torch.arange(_SHEET_VIEWS) * (360.0 / _SHEET_VIEWS)
-    elevation = torch.full_like(azimuth, _SHEET_ELEVATION_DEG)
-    cameras = orbit(azimuth, elevation, _SHEET_SIZE, _SHEET_SIZE)
-    rows = [to_pixels(pictures(renderer, asset, cameras, 1.0, device).rgb)]
-    labels = [f"{angle:.0f}°" for angle in azimuth.tolist()]
-    if mesh is None:
-        return rows[0], labels, _SHEET_VIEWS // 2
-    rows.append(to_pixels(pictures(MeshRenderer(supersample=3, light=Light()), mesh, cameras, 1.0).rgb))
-    labels = [f"{kind} {label}" for kind in (_NAMES[type(asset)], "mesh") for label in labels]
-    return np.concatenate(rows), labels, _SHEET_VIEWS
-
-
-def _device_of(asset: Asset) -> torch.device:
-    match asset:
-        case Splats():
-            return asset.means.device
-        case Mesh():
-            return asset.vertices.device
-        case Field():
-            return asset.table.device
-        case _:
-            assert_never(asset)
-
-
-def _check_finite(asset: Asset) -> None:
-    """Refuse what no format can hold."""
-    match asset:
-        case Splats():
-            _check_finite_splats(asset)
-        case Mesh():
-            wrong = int((~asset.vertices.isfinite().all(dim=1)).sum())
-            if wrong or len(asset.faces) == 0:
-                raise StudioError(
-                    f"the mesh has {len(asset.faces)} faces and {wrong} vertices that are not finite, "
-                    "expected some and none. Try resuming from an earlier checkpoint with lower rates."
-                )
-        case Field():
-            tensors = (asset.table, *asset.weights, *asset.biases)
-            if wrong := sum(int((~tensor.isfinite()).sum()) for tensor in tensors):
-                raise StudioError(
-                    f"{wrong} numbers of the field are not finite, expected none. "
-                    "Try resuming from an earlier checkpoint with a lower learning rate."
-                )
-        case _:
-            assert_never(asset)
-
-
-def _check_finite_splats(splats: Splats) -> None:
-    count = len(splats.means)
-    if count == 0:
-        raise StudioError(
-            "the scene is empty: 0 splats, expected at least one. "
-            "Try more steps or a lower pruning threshold."
-        )
-    columns = (splats.means, splats.quats_wxyz, splats.scales, splats.opacities, splats.sh)
-    finite = torch.cat([column.reshape(count, -1) for column in columns], dim=1).isfinite().all(dim=1)
-    if not finite.all():
-        raise StudioError(
-            f"{count - int(finite.sum())} of {count} splats hold numbers that are not finite, expected none. "
-            "Try resuming from an earlier checkpoint with a lower learning rate."
-        )
+            raise AssertionError(f".{chosen} holds one instant")
 
 
 class _Stopwatch:

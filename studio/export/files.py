@@ -42,6 +42,24 @@ def replacing(path: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+@contextmanager
+def replacing_folder(path: Path) -> Iterator[Path]:
+    """Yield an empty folder beside ``path`` that takes its place if the block succeeds, as ``replacing``.
+
+    Raises:
+        StudioError: the folder cannot be written to, or the disk is full.
+    """
+    with _refusals(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as temporary:
+            made, old = Path(temporary) / "made", Path(temporary) / "old"
+            made.mkdir()
+            yield made
+            if path.exists():
+                path.rename(old)
+            made.rename(path)
+
+
 def write_bytes(path: Path, data: bytes) -> None:
     """Write a whole file at once or not at all.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import get_args
 
@@ -15,6 +15,8 @@ _NAMES: dict[AssetFormat, str] = {
     "glb": "asset.glb",
     "obj": "asset.obj",
     "stl": "asset.stl",
+    "usdz": "asset.usdz",
+    "3mf": "asset.3mf",
     "ply": "asset.ply",
     "splat": "asset.splat",
     "spz": "asset.spz",
@@ -23,6 +25,17 @@ _NAMES: dict[AssetFormat, str] = {
     "webp": "turntable.webp",
     "png": "contact_sheet.png",
 }
+
+
+HOLDS_MESH: frozenset[AssetFormat] = frozenset(("glb", "obj", "stl", "usdz", "3mf"))
+HOLDS_SPLATS: frozenset[AssetFormat] = frozenset(("ply", "splat", "spz"))
+TURNTABLE: frozenset[AssetFormat] = frozenset(("mp4", "gif", "webp"))
+HOLDS_MOTION: frozenset[AssetFormat] = frozenset(("glb", "usdz", "ply", "mp4", "gif", "webp", "png"))
+
+
+def suffixes(*, of: Collection[AssetFormat] = FORMATS, without: Collection[AssetFormat] = ()) -> str:
+    """Formats as their suffixes, in the order that they are always named in, commas between."""
+    return ", ".join(f".{known}" for known in FORMATS if known in of and known not in without)
 
 
 def format_of(path: Path) -> AssetFormat:
@@ -38,7 +51,7 @@ def format_of(path: Path) -> AssetFormat:
     wanted = f"the suffix .{suffix}" if suffix else "a name without a suffix"
     raise StudioError(
         f"cannot export to {path}: {wanted} is no known format.{nearest(suffix, FORMATS)} "
-        f"Expected one of {', '.join('.' + known for known in FORMATS)}."
+        f"Expected one of {suffixes()}."
     )
 
 

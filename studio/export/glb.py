@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from studio.export.animation import keys_of
+from studio.export.animation import keys_of, spread
 from studio.export.corners import CornerMesh, posed, split_corners, tangents
 from studio.export.files import write_bytes
 from studio.export.gltf import GltfDocument, Json, linear
@@ -95,7 +95,7 @@ def _add_mesh(
 def _add_flip_book(document: GltfDocument, animation: Animation[Mesh], name: str, unlit: bool) -> None:
     """Adds the first frame as a mesh, what the others differ in from it, and when each is shown."""
     count = len(animation.frames)
-    shown = np.unique(np.linspace(0, count - 1, min(count, MOST_TARGETS + 1)).round().astype(int))
+    shown = spread(count, MOST_TARGETS + 1)
     frames = [animation.frames[index] for index in shown]
     first = replace(frames[0], materials=animation.rest.materials)
     corners = split_corners(first, frames[1:])
@@ -150,7 +150,7 @@ def _add_skin(document: GltfDocument, animation: Animation[Mesh], rig: Rig, name
     matrices = document.keys(inverse_bind.reshape(-1, 16), "MAT4")
     document.skins.append({"joints": joints, "skeleton": first - 1, "inverseBindMatrices": matrices})
 
-    seconds, order = keys_of(animation, np.arange(len(animation.frames)))
+    seconds, order = keys_of(animation, range(len(animation.frames)))
     times = document.keys(seconds, "SCALAR", times=True)
     places = (nodes + _array(rig.translations))[order]
     turns = _steady(_array(rig.quats_wxyz)[order])[..., [1, 2, 3, 0]]

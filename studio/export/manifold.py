@@ -75,6 +75,13 @@ def forked(mesh: Mesh) -> Mesh | None:
     return Mesh(torch.cat([mesh.vertices, middle[None]]), faces)
 
 
+def is_closed(mesh: Mesh) -> bool:
+    """Whether each edge is passed as often in one direction as in the other, and no face is a mere line."""
+    starts, ends = mesh.faces.flatten(), mesh.faces.roll(-1, dims=1).flatten()
+    forth, back = starts * len(mesh.vertices) + ends, ends * len(mesh.vertices) + starts
+    return not bool((starts == ends).any()) and torch.equal(forth.sort().values, back.sort().values)
+
+
 def _joined_halves(mesh: Mesh) -> tuple[Int[Tensor, "e"], Int[Tensor, "e"]]:
     """Pairs of half-edges, u -> v and v -> u, that belong together; 3 f + k starts at corner k of face f."""
     from scipy.optimize import linear_sum_assignment

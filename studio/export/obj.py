@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from studio.export.corners import split_corners
 from studio.export.files import write_bytes
-from studio.export.images import texture_png
+from studio.export.images import normal_map_png, texture_png
 from studio.types import Mesh
 
 
@@ -29,6 +29,10 @@ def write_obj(mesh: Mesh, path: Path) -> None:
             texture_path = path.with_name(f"{path.stem}_{index}.png")
             write_bytes(texture_path, texture_png(material.texture))
             library.append(f"map_Kd {texture_path.name}")
+        if material.normal_map is not None:
+            map_path = path.with_name(f"{path.stem}_{index}_normal.png")
+            write_bytes(map_path, normal_map_png(material.normal_map))
+            library.append(f"norm {map_path.name}")
     library_path = path.with_suffix(".mtl")
     write_bytes(library_path, ("\n".join(library) + "\n").encode())
 

@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from studio.errors import StudioError
 from studio.export.files import replacing
 
+FRAMES_PER_SECOND = 24
 _LABEL_HEIGHT = 14
 
 
-def write_mp4(frames: NDArray[np.uint8], path: Path, frames_per_second: int = 24) -> None:
+def write_mp4(frames: NDArray[np.uint8], path: Path, frames_per_second: int = FRAMES_PER_SECOND) -> None:
     """Write frames ``[n, h, w, 3]`` as H.264 in the pixel format that every player knows (yuv420p).
 
     An odd width or height, which that format cannot hold, loses its last column or row.
@@ -40,7 +41,9 @@ def write_mp4(frames: NDArray[np.uint8], path: Path, frames_per_second: int = 24
             )
 
 
-def write_animation(frames: NDArray[np.uint8], path: Path, frames_per_second: int = 24) -> None:
+def write_animation(
+    frames: NDArray[np.uint8], path: Path, frames_per_second: int = FRAMES_PER_SECOND
+) -> None:
     """Write frames ``[n, h, w, 3]`` as an endless ``.gif`` or ``.webp``.
 
     Raises:

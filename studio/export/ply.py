@@ -8,6 +8,7 @@ those of ``orientation.py``.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from studio.errors import StudioError
-from studio.export.files import write_bytes
+from studio.export.files import replacing_folder, write_bytes
 from studio.export.orientation import half_turn_about_x
 from studio.types import Splats
 
@@ -64,6 +65,24 @@ def write_ply(splats: Splats, path: Path) -> None:
         "end_header",
     ]
     write_bytes(path, ("\n".join(header) + "\n").encode("ascii") + rows.tobytes())
+
+
+def write_ply_sequence(frames: Sequence[Splats], path: Path) -> Path:
+    """Write splats in motion as numbered files in a folder: ``bear.ply`` becomes ``bear_ply/bear_0001.ply``.
+
+    Viewers play such a sequence. Each splat keeps its row.
+
+    Returns:
+        The folder.
+
+    Raises:
+        StudioError: the folder cannot be written.
+    """
+    target = path.with_name(f"{path.stem}_ply")
+    with replacing_folder(target) as folder:
+        for number, splats in enumerate(frames, start=1):
+            write_ply(splats, folder / f"{path.stem}_{number:04d}.ply")
+    return target
 
 
 def read_ply(path: Path) -> Splats:

@@ -1,9 +1,9 @@
-"""From any scene to a textured mesh, with its likeness measured from views that took no part."""
+"""From any scene to a textured mesh; and its likeness, measured from views that took no part."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
@@ -14,7 +14,8 @@ from studio.cameras import fibonacci_sphere
 from studio.errors import StudioError
 from studio.evaluate.metrics import psnr, silhouette_iou
 from studio.export.density import opacity_grid
-from studio.export.manifold import manifold
+from studio.export.manifold import is_closed, manifold
+from studio.export.normal_map import with_normal_map
 from studio.export.surface import (
     OccupancyGrid,
     depth_moments,
@@ -30,7 +31,7 @@ from studio.interfaces import Renderer
 from studio.ops.field import Field
 from studio.ops.surfaces import Light
 from studio.renderers.raster import MeshRenderer
-from studio.types import Mesh, Splats
+from studio.types import Cameras, Mesh, Splats
 
 Primitives = TypeVar("Primitives")
 _PICTURE_SIZE = 320
@@ -51,7 +52,8 @@ class Likeness:
     """How well a mesh stands for the scene that it was made from.
 
     Attributes:
-        psnr_db: mean over held-out views, drawn without light over white.
+        psnr_db: mean over held-out views, drawn without light over white. No other camera that the export
+            looks through stands within five degrees of theirs.
         silhouette_iou: mean over the same views, 0-1.
         level: of hiddenness at which the surface was taken, 0-1; 0.25 is usual, and 0 says that the scene
             had a surface of its own. Of a field, the opacity of 0.02 world units of it.
@@ -64,47 +66,53 @@ class Likeness:
     faces: int
 
 
+@dataclass(frozen=True)
+class MeshBudget:
+    """What a mesh may cost that has to be made.
+
+    Attributes:
+        faces: at most so many.
+        texture_size: width and height of its texture.
+        normal_map: whether it gets a normal map of the surface before it was simplified.
+    """
+
+    faces: int
+    texture_size: int
+    normal_map: bool = False
+
+
 def textured_mesh(
-    splats: Splats,
-    renderer: Renderer[Splats],
-    most_faces: int,
-    texture_size: int,
-    progress: Callable[[str], None],
-) -> tuple[Mesh, Likeness]:
-    """A closed, textured mesh that looks like the splats.
+    splats: Splats, renderer: Renderer[Splats], budget: MeshBudget, progress: Callable[[str], None]
+) -> tuple[Mesh, float]:
+    """A closed, textured mesh that looks like the splats, and the level at which its surface was taken.
 
     Args:
         splats: finite, at least one.
         renderer: draws them.
-        most_faces: the mesh's budget.
-        texture_size: width and height of the texture.
+        budget: of the mesh.
         progress: is told what begins.
 
     Raises:
         StudioError: the splats hide nothing anywhere, so there is no surface.
     """
     device = splats.means.device
-    cameras = fibonacci_sphere(_FUSED_VIEWS, _PICTURE_SIZE, _PICTURE_SIZE, _FUSED_ELEVATIONS_DEG)
+    cameras = fused_cameras()
     progress("depth")
     with torch.no_grad():
         moments = [depth_moments(splats, renderer, cameras[[i]].to(device)) for i in range(len(cameras))]
     progress("surface")
     grid = occupancy_grid(moments, cameras, *_box(splats), _GRID_RESOLUTION)
-    return _textured_level(grid, _LEVELS, splats, renderer, device, most_faces, texture_size, progress)
+    return _textured_level(grid, _LEVELS, splats, renderer, device, budget, progress)
 
 
 def textured_field(
-    field: Field,
-    renderer: Renderer[Field],
-    most_faces: int,
-    texture_size: int,
-    progress: Callable[[str], None],
-) -> tuple[Mesh, Likeness]:
-    """A closed, textured mesh that looks like the field.
+    field: Field, renderer: Renderer[Field], budget: MeshBudget, progress: Callable[[str], None]
+) -> tuple[Mesh, float]:
+    """A closed, textured mesh that looks like the field, and the level at which its surface was taken.
 
     Args:
         field: without gradients.
-        renderer, most_faces, texture_size, progress: as ``textured_mesh``.
+        renderer, budget, progress: as ``textured_mesh``.
 
     Raises:
         StudioError: the field hides nothing anywhere, so there is no surface.
@@ -114,7 +122,7 @@ def textured_field(
     if grid is None:
         raise _no_surface(0.0)
     device = field.table.device
-    return _textured_level(grid, _FIELD_LEVELS, field, renderer, device, most_faces, texture_size, progress)
+    return _textured_level(grid, _FIELD_LEVELS, field, renderer, device, budget, progress)
 
 
 def _textured_level(
@@ -123,18 +131,15 @@ def _textured_level(
     primitives: Primitives,
     renderer: Renderer[Primitives],
     device: torch.device,
-    most_faces: int,
-    texture_size: int,
+    budget: MeshBudget,
     progress: Callable[[str], None],
-) -> tuple[Mesh, Likeness]:
-    """The grid's surface at the level that suits the scene best, in the scene's colours."""
+) -> tuple[Mesh, float]:
+    """The grid's surface at the level that suits the scene best, in the scene's colours; and that level."""
     debris = _DEBRIS_SHARE * grid.voxel * torch.tensor(grid.values.shape).float().norm().item()
     surface, level = _best_surface(grid, levels, debris, primitives, renderer, device)
     surface = smoothed(surface, _SMOOTHING_ITERATIONS)
-    mesh, likeness = textured_surface(
-        surface, primitives, renderer, device, most_faces, texture_size, progress, debris, 2 * grid.voxel
-    )
-    return mesh, replace(likeness, level=level)
+    tolerance = 2 * grid.voxel
+    return textured_surface(surface, primitives, renderer, device, budget, progress, debris, tolerance), level
 
 
 def textured_surface(
@@ -142,20 +147,18 @@ def textured_surface(
     primitives: Primitives,
     renderer: Renderer[Primitives],
     device: torch.device,
-    most_faces: int,
-    texture_size: int,
+    budget: MeshBudget,
     progress: Callable[[str], None],
     debris: float = 0.02,
     tolerance: float = 0.015,
-) -> tuple[Mesh, Likeness]:
+) -> Mesh:
     """A scene's surface with a texture that looks like the scene.
 
     Args:
-        surface: closed, without seams, on the CPU.
+        surface: without seams, on the CPU. If it is closed, so is the mesh.
         primitives: the scene, on ``device``.
         renderer: draws them.
-        most_faces: the mesh's budget.
-        texture_size: width and height of the texture.
+        budget: of the mesh.
         progress: is told what begins.
         debris: parts of a smaller extent are left out, in world units.
         tolerance: how far from the drawn depth a texel may lie and still count as seen, in world units.
@@ -163,34 +166,78 @@ def textured_surface(
     Raises:
         StudioError: nothing of the surface is larger than debris, or no view sees it.
     """
-    # Edge collapse pinches slivers off.
-    surface = without_debris(manifold(simplified(surface, most_faces)), debris)
-    if len(surface.faces) == 0:
+    simple = simplified(surface, budget.faces)
+    if is_closed(simple):
+        # Edge collapse pinches slivers off.
+        simple = without_debris(manifold(simple), debris)
+    if len(simple.faces) == 0:
         raise StudioError(
             f"The scene's surface has no part that is {debris:.3f} wide, expected at least one. "
             "Try more steps, or a lower learning rate."
         )
 
     progress("texture")
-    views = list(range(0, _FUSED_VIEWS, _FUSED_VIEWS // _BAKED_VIEWS))
-    seen_by = fibonacci_sphere(_FUSED_VIEWS, _PICTURE_SIZE, _PICTURE_SIZE, _FUSED_ELEVATIONS_DEG)[views]
+    seen_by = baked_cameras()
     scene = pictures(renderer, primitives, seen_by, brightness=0.0, device=device)
     one_sample = MeshRenderer(supersample=1, light=Light())
-    unwrapped_surface = unwrapped(surface, texture_size)
-    mesh = baked(unwrapped_surface, scene, seen_by, one_sample, texture_size, tolerance)
-
-    progress("likeness")
-    held_out = fibonacci_sphere(
-        _HELD_OUT_VIEWS, _PICTURE_SIZE, _PICTURE_SIZE, _JUDGED_ELEVATIONS_DEG, offset=0.75
+    mesh = baked(
+        unwrapped(simple, budget.texture_size), scene, seen_by, one_sample, budget.texture_size, tolerance
     )
-    truth = pictures(renderer, primitives, held_out, brightness=1.0, device=device)
+    if budget.normal_map:
+        mesh = with_normal_map(mesh, surface, budget.texture_size)
+    return mesh
+
+
+def likeness(
+    instants: Sequence[tuple[Primitives, Mesh]],
+    renderer: Renderer[Primitives],
+    device: torch.device,
+    level: float = 0.0,
+) -> Likeness:
+    """How well a mesh stands for a scene, at one instant or several, among which the views are dealt out.
+
+    Args:
+        instants: the scene, on ``device``, and the mesh; at most sixteen.
+        renderer: draws the scene.
+        level: at which the surface was taken.
+    """
+    cameras = held_out_cameras()
     # Three samples: with an even number many pixels would be covered by exactly one half.
-    copy = pictures(MeshRenderer(supersample=3, light=Light()), mesh, held_out, brightness=1.0)
-    return mesh, Likeness(
-        psnr_db=psnr(copy.rgb, truth.rgb).mean().item(),
-        silhouette_iou=silhouette_iou(copy.alpha, truth.alpha).mean().item(),
-        level=0.0,
-        faces=len(mesh.faces),
+    draw = MeshRenderer(supersample=3, light=Light())
+    decibels, overlaps = [], []
+    for index, (primitives, mesh) in enumerate(instants):
+        own = cameras[index :: len(instants)]
+        truth = pictures(renderer, primitives, own, brightness=1.0, device=device)
+        copy = pictures(draw, mesh, own, brightness=1.0)
+        decibels.append(psnr(copy.rgb, truth.rgb))
+        overlaps.append(silhouette_iou(copy.alpha, truth.alpha))
+    return Likeness(
+        psnr_db=torch.cat(decibels).mean().item(),
+        silhouette_iou=torch.cat(overlaps).mean().item(),
+        level=level,
+        faces=len(instants[0][1].faces),
+    )
+
+
+def fused_cameras() -> Cameras:
+    """Where the surface of splats is looked for from."""
+    return fibonacci_sphere(_FUSED_VIEWS, _PICTURE_SIZE, _PICTURE_SIZE, _FUSED_ELEVATIONS_DEG)
+
+
+def baked_cameras() -> Cameras:
+    """Where textures are taken from: some of the former."""
+    return fused_cameras()[list(range(0, _FUSED_VIEWS, _FUSED_VIEWS // _BAKED_VIEWS))]
+
+
+def level_cameras() -> Cameras:
+    """Where the silhouettes that choose a surface's level are taken from."""
+    return fibonacci_sphere(_LEVEL_VIEWS, _PICTURE_SIZE, _PICTURE_SIZE, _JUDGED_ELEVATIONS_DEG, offset=0.25)
+
+
+def held_out_cameras() -> Cameras:
+    """Where the finished mesh is judged from."""
+    return fibonacci_sphere(
+        _HELD_OUT_VIEWS, _PICTURE_SIZE, _PICTURE_SIZE, _JUDGED_ELEVATIONS_DEG, offset=0.75
     )
 
 
@@ -213,7 +260,7 @@ def _best_surface(
     device: torch.device,
 ) -> tuple[Mesh, float]:
     """The surface at the level whose silhouettes are most like the scene's, and that level."""
-    judged = fibonacci_sphere(_LEVEL_VIEWS, _PICTURE_SIZE, _PICTURE_SIZE, _JUDGED_ELEVATIONS_DEG, offset=0.25)
+    judged = level_cameras()
     scene = pictures(renderer, primitives, judged, brightness=0.0, device=device)
     draw = MeshRenderer(supersample=1)
     best, best_iou, best_level = None, 0.0, 0.0

@@ -202,7 +202,8 @@ def with_gutters(mesh: Mesh) -> Mesh:
 
 def _grown(image: Float[Tensor, "1 3 h w"], known: Bool[Tensor, "1 1 h w"]) -> Float[Tensor, "h w 4"]:
     """The colours of charts grown into the gutters, so that filtering finds no seams."""
-    mean = image.permute(0, 2, 3, 1)[known[:, 0]].mean(0)
+    pixels = image.permute(0, 2, 3, 1)
+    mean = (pixels[known[:, 0]] if known.any() else pixels.flatten(0, 2)).mean(0)
     image, known = dilate(image, known, GUTTER_PX)
     # What no face uses gets the mean colour: small mipmaps blend it in.
     image = torch.where(known, image, mean[:, None, None])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
@@ -10,7 +11,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from studio.interfaces import Renderer
+from studio.ops.surfaces import Light
 from studio.renderers.instants import looked_at
+from studio.renderers.meshes import RasterRenderer
+from studio.renderers.raster import MeshRenderer
 from studio.types import Cameras, RenderOutput
 
 Primitives = TypeVar("Primitives")
@@ -33,6 +37,13 @@ def pictures(
         device: where the renderer draws.
     """
     return looked_at(partial(renderer, primitives), cameras, brightness, device)
+
+
+def unlit(renderer: Renderer[Primitives]) -> Renderer[Primitives]:
+    """The renderer without the light in which it shows surfaces; the same one if it has none."""
+    if isinstance(renderer, RasterRenderer | MeshRenderer) and not renderer.light.is_plain:
+        return replace(renderer, light=Light())
+    return renderer
 
 
 def project(

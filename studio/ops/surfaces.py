@@ -133,6 +133,11 @@ class Light:
     hemisphere: float = 0.0
     lights: Float[Tensor, "l 3"] = field(default_factory=_no_lights)
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether surfaces show their own colours."""
+        return self.ambient == 1.0 and self.hemisphere == 0.0 and len(self.lights) == 0
+
     def strength(self, normals: Float[Tensor, "*b 3"]) -> Float[Tensor, "*b"]:
         """The factor of the colour where the surface has these unit normals."""
         lambert = (normals @ self.lights.to(normals).T).clamp(min=0).sum(-1)

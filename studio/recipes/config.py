@@ -756,7 +756,7 @@ def _refuse_unmovable(before: SceneConfig, after: SceneConfig) -> None:
         )
 
 
-AssetFormat = Literal["glb", "obj", "stl", "ply", "splat", "spz", "mp4", "gif", "webp", "png"]
+AssetFormat = Literal["glb", "obj", "stl", "usdz", "3mf", "ply", "splat", "spz", "mp4", "gif", "webp", "png"]
 
 
 @dataclass(frozen=True, kw_only=True, config=_CONFIG)
@@ -764,15 +764,23 @@ class ExportConfig:
     """Which files the finished run leaves."""
 
     formats: tuple[AssetFormat, ...] = ("glb", "ply", "mp4", "png")
-    """Mesh: glb, obj, stl. Splats: ply, splat, spz. Turntable: mp4, gif, webp. Contact sheet: png."""
+    """Mesh: glb, obj, stl, usdz, 3mf. Splats: ply, splat, spz. Turntable: mp4, gif, webp. Sheet: png."""
     mesh_faces: Annotated[int, Field(ge=100, le=2_000_000)] = 20_000
     """Budget of the mesh."""
     texture_size: Annotated[int, Field(ge=64, le=8192)] = 1024
     """Width and height of the mesh's texture in pixels."""
+    normal_map: bool = False
+    """Keep what the simplified mesh has lost as a normal map, in glb, obj and usdz; a .glb is then lit."""
     turntable_frames: Annotated[int, Field(ge=1, le=10_000)] = 72
-    """Frames of one turn."""
+    """Frames of one turn, at 24 a second; of a scene in motion, about so many, for it to end as it began."""
     turntable_size: Annotated[int, Field(ge=16, le=4096)] = 384
     """Width and height of the turntable in pixels."""
+    motion_frames: Annotated[int, Field(ge=1, le=1024)] = 24
+    """Instants of a scene in motion that are written."""
+    motion_seconds: Annotated[float, Field(gt=0.0, le=600.0)] = 2.0
+    """How long it moves, from time 0 to time 1."""
+    motion_loops: bool = False
+    """Time 1 is time 0 again: the last instant goes over into the first."""
 
 
 @dataclass(frozen=True, kw_only=True, config=_CONFIG)
@@ -865,7 +873,15 @@ class Recipe:
         if kind != "gaussians" and wrong:
             raise ValueError(
                 f"export.formats has {', '.join(wrong)}, which hold splats, and the last scene is of kind "
-                f"'{kind}'; expected formats among glb, obj, stl, mp4, gif, webp and png"
+                f"'{kind}'; expected formats among glb, obj, stl, usdz, 3mf, mp4, gif, webp and png"
+            )
+        moves = isinstance(self.stages[-1].scene, DeformableConfig)
+        still = [name for name in self.export.formats if name in ("obj", "stl", "3mf", "splat", "spz")]
+        if moves and still:
+            raise ValueError(
+                f"export.formats has {', '.join(still)}, which hold one instant, and the last scene moves; "
+                f"expected formats among glb, usdz, {'ply, ' if kind == 'gaussians' else ''}mp4, gif, webp "
+                "and png"
             )
         return self
 

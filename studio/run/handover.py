@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from studio.export.asset import as_mesh
+from studio.export.reconstruction import MeshBudget
 from studio.interfaces import Renderer
 from studio.recipes.config import DeformableConfig, SceneConfig, SurfaceConfig, TexturedMeshConfig
 from studio.run.views import detached
@@ -18,7 +19,7 @@ from studio.scenes.mesh import TexturedMesh
 from studio.scenes.surface import Surface, grid_of
 from studio.types import Mesh
 
-_SURFACE_FACES, _SURFACE_TEXTURE = 12_000, 512
+_SURFACE_BUDGET = MeshBudget(faces=12_000, texture_size=512)
 """Of the mesh between a scene and the surface that takes its shape and colours."""
 
 
@@ -48,10 +49,10 @@ def handed_over(
         case SurfaceConfig(), Surface() if scene.grid == grid_of(config):
             return kinds.handed_over(scene, config)
         case TexturedMeshConfig(), _:
-            mesh = _as_mesh(scene, renderer, config.faces, config.texture_size)
+            mesh = _as_mesh(scene, renderer, MeshBudget(config.faces, config.texture_size))
             successor: AnyScene = TexturedMesh.of(mesh, config)
         case SurfaceConfig(), _:
-            mesh = _as_mesh(scene, renderer, _SURFACE_FACES, _SURFACE_TEXTURE)
+            mesh = _as_mesh(scene, renderer, _SURFACE_BUDGET)
             successor = Surface.of_mesh(mesh, config, rng)
         case _:
             return kinds.handed_over(scene, config)
@@ -60,7 +61,7 @@ def handed_over(
     return kinds.scene_from_state(state, config)
 
 
-def _as_mesh(scene: AnyScene, renderer: Renderer[Any], faces: int, texture_size: int) -> Mesh:
+def _as_mesh(scene: AnyScene, renderer: Renderer[Any], budget: MeshBudget) -> Mesh:
     with torch.no_grad():
-        mesh, _ = as_mesh(detached(scene.at(None)), renderer, faces, texture_size, lambda part: None)
+        mesh, _ = as_mesh(detached(scene.at(None)), renderer, budget, lambda part: None)
     return mesh

@@ -22,10 +22,11 @@ import numpy as np
 import torch
 
 from studio.errors import StudioError
-from studio.export.asset import Asset, export_files
+from studio.export.asset import export_files
 from studio.export.files import replacing, write_bytes
 from studio.export.formats import asset_paths
 from studio.export.images import to_pixels
+from studio.export.shapes import Asset, Moving
 from studio.interfaces import Prior, Renderer
 from studio.locks import locked
 from studio.prompts import LONGEST_NAME, clean_prompt, slug
@@ -38,6 +39,7 @@ from studio.run.events import EventLog
 from studio.run.metrics import Figure, combined, final_metrics
 from studio.run.optimize import LoopState, initial_state, optimize
 from studio.run.views import detached, drawn, side_cameras
+from studio.scenes.deformation import Deformable
 from studio.scenes.kinds import AnyScene, scene_from_state
 from studio.types import RenderOutput, StepReport
 
@@ -146,6 +148,16 @@ class Run:
         """What the renderer draws of the scene at rest, without gradients."""
         with torch.no_grad():
             found: Asset = detached(self.scene(particle).at(None))
+        return found
+
+    def asset(self, particle: int = 0) -> Asset | Moving:
+        """What export writes: the scene as it is drawn or, where it moves, all of its motion."""
+        scene, export = self.scene(particle), self.recipe.export
+        if not isinstance(scene, Deformable):
+            return self.primitives(particle)
+        with torch.no_grad():
+            motion = scene.animation(export.motion_frames, export.motion_seconds, export.motion_loops)
+        found: Moving = detached(motion)
         return found
 
     def renderer(self) -> Renderer[Any]:
@@ -260,7 +272,7 @@ class Run:
         paths = asset_paths(self.folder / "assets", self.recipe.export.formats) if paths is None else paths
         reports = [
             export_files(
-                self.primitives(index), self.renderer(), _numbered(paths, index), self.recipe.export, progress
+                self.asset(index), self.renderer(), _numbered(paths, index), self.recipe.export, progress
             )
             for index in self._particles
         ]

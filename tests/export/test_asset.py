@@ -11,6 +11,7 @@ import imageio.v3 as imageio
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 import trimesh
 from PIL import Image
 from scipy.spatial import cKDTree
@@ -19,9 +20,14 @@ from studio.errors import StudioError
 from studio.evaluate.metrics import check_mesh
 from studio.export.asset import ExportReport, export_asset, export_files
 from studio.export.formats import asset_paths, format_of
+from studio.export.reconstruction import baked_cameras, fused_cameras, held_out_cameras, level_cameras
+from studio.ops.surfaces import Light
 from studio.recipes.config import AssetFormat, ExportConfig
+from studio.renderers.meshes import RasterRenderer
+from studio.renderers.raster import studio_light
 from studio.renderers.splatting import SplatRenderer
-from studio.types import Mesh, Splats
+from studio.types import Material, Mesh, Splats
+from tests.export.gltf_player import chunks
 from tests.export.shapes import random_splats, splats_on, stool
 
 FORMATS: tuple[AssetFormat, ...] = get_args(AssetFormat)
@@ -52,6 +58,14 @@ def test_the_mesh_looks_like_the_splats(exported: tuple[ExportReport, Path, list
     assert likeness.psnr_db > 26
     assert likeness.silhouette_iou > 0.95
     assert 5000 < likeness.faces <= 6000
+
+
+def test_the_likeness_is_measured_where_nothing_was_made() -> None:
+    """No camera that the mesh is made from stands within five degrees of one that judges it."""
+    judges = F.normalize(held_out_cameras().positions, dim=1)
+    for makers in (fused_cameras(), baked_cameras(), level_cameras()):
+        cosines = judges @ F.normalize(makers.positions, dim=1).T
+        assert torch.rad2deg(cosines.clamp(-1, 1).acos()).min() > 5
 
 
 def test_the_mesh_has_the_known_shape(exported: tuple[ExportReport, Path, list[str]]) -> None:
@@ -104,6 +118,100 @@ def test_without_a_mesh_there_is_no_likeness_and_one_row_less(tmp_path: Path) ->
     report = export_files(random_splats(50), SplatRenderer(), paths, CONFIG)
     assert report.likeness is None and report.paths == tuple(paths)
     assert Image.open(paths[0]).size[0] == 4 * 256
+
+
+SMALL = replace(CONFIG, texture_size=128)
+
+
+def textured_ball(subdivisions: int) -> Mesh:
+    """A ball in a texture of stripes, its texture coordinates around and along its axis."""
+    ball = trimesh.creation.icosphere(subdivisions, radius=0.4)
+    vertices, faces = torch.tensor(ball.vertices).float(), torch.tensor(ball.faces).long()
+    around = torch.atan2(vertices[:, 0], vertices[:, 2]) / torch.pi
+    uvs = torch.stack([around.abs(), vertices[:, 1] + 0.5], dim=-1)
+    stripes = (torch.linspace(0, 20, 64).sin() > 0).float()[:, None, None].expand(64, 64, 4)
+    texture = torch.where(torch.tensor([0.0, 0, 0, 1]) > 0, 1.0, 0.2 + 0.6 * stripes)
+    return Mesh(vertices, faces, uvs[faces], materials=(Material(texture=texture),))
+
+
+def test_a_textured_mesh_has_a_likeness_too_and_is_lit_where_its_scene_is(tmp_path: Path) -> None:
+    ball = textured_ball(3)
+    for name, light in (("plain", Light()), ("lit", studio_light())):
+        report = export_files(ball, RasterRenderer(2, light), [tmp_path / f"{name}.glb"], CONFIG)
+        assert report.likeness is not None and report.likeness.level == 0.0
+        assert report.likeness.psnr_db > 30 and report.likeness.faces == len(ball.faces)
+        document, _ = chunks(tmp_path / f"{name}.glb")
+        assert ("extensions" in document["materials"][0]) == (name == "plain")
+
+
+def test_a_mesh_over_its_budget_is_simplified_and_painted_anew(tmp_path: Path) -> None:
+    ball = textured_ball(4)
+    config = replace(SMALL, mesh_faces=1000, normal_map=True)
+    report = export_files(ball, RasterRenderer(2), [tmp_path / "ball.glb"], config)
+    assert report.likeness is not None and report.likeness.faces <= 1000
+    assert report.likeness.psnr_db > 24 and report.likeness.silhouette_iou > 0.98
+    document, _ = chunks(tmp_path / "ball.glb")
+    assert "TANGENT" in document["meshes"][0]["primitives"][0]["attributes"]
+    assert document["materials"][0]["normalTexture"] == {"index": 1}
+
+
+def test_an_open_surface_is_simplified_as_it_is(tmp_path: Path) -> None:
+    """Half a ball is no solid: nothing takes it for one."""
+    ball = textured_ball(4)
+    upper = ball.vertices[ball.faces][..., 1].amin(1) > 0
+    half = Mesh(ball.vertices, ball.faces[upper], vertex_colors=torch.full_like(ball.vertices, 0.5))
+    report = export_files(half, RasterRenderer(2), [tmp_path / "half.glb"], replace(SMALL, mesh_faces=500))
+    assert report.likeness is not None and report.likeness.psnr_db > 20
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (8, 8192)])
+def test_textures_of_any_size_are_written(height: int, width: int, tmp_path: Path) -> None:
+    ball = textured_ball(1)
+    texture = torch.full((height, width, 4), 0.5)
+    texture[..., 3] = 1.0
+    mesh = replace(ball, materials=(Material(texture=texture),))
+    report = export_files(mesh, RasterRenderer(), [tmp_path / "ball.glb"], CONFIG)
+    assert report.likeness is not None and report.likeness.psnr_db > 30
+    written = trimesh.load(tmp_path / "ball.glb", force="mesh")
+    assert written.visual.material.baseColorTexture.size == (width, height)
+
+
+def test_texture_coordinates_without_area_are_written(tmp_path: Path) -> None:
+    ball = textured_ball(1)
+    paths = [tmp_path / f"ball.{suffix}" for suffix in ("glb", "obj", "usdz", "3mf")]
+    assert ball.uvs is not None
+    export_files(replace(ball, uvs=torch.zeros_like(ball.uvs)), RasterRenderer(), paths, CONFIG)
+    assert all(path.stat().st_size > 0 for path in paths)
+
+
+def test_one_splat_is_a_scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = Splats(
+        means=torch.zeros(1, 3),
+        quats_wxyz=torch.tensor([[1.0, 0.0, 0.0, 0.0]]),
+        scales=torch.full((1, 3), 0.12),
+        opacities=torch.ones(1),
+        sh=torch.zeros(1, 1, 3),
+    )
+    monkeypatch.setattr("studio.export.reconstruction._GRID_RESOLUTION", 48)  # quicker
+    config = replace(SMALL, mesh_faces=500)
+    report = export_files(one, SplatRenderer(), [tmp_path / "one.glb", tmp_path / "one.ply"], config)
+    assert report.likeness is not None and report.likeness.silhouette_iou > 0.8
+
+
+def test_meshes_that_no_format_can_hold_are_refused(tmp_path: Path) -> None:
+    ball = textured_ball(1)
+    assert ball.uvs is not None
+    torn = ball.vertices.where(ball.vertices < 0.39, torch.nan)
+    stained = (Material(texture=torch.full((4, 4, 4), torch.nan)),)
+    for mesh, says in (
+        (replace(ball, faces=ball.faces[:0], uvs=ball.uvs[:0]), "0 faces and 0 vertices that are not finite"),
+        (replace(ball, vertices=torn), "vertices that are not finite"),
+        (replace(ball, uvs=ball.uvs * torch.inf), "texture coordinates are not finite"),
+        (replace(ball, materials=stained), "64 numbers of the"),
+    ):
+        with pytest.raises(StudioError, match=says):
+            export_files(mesh, RasterRenderer(), [tmp_path / "a.glb"], CONFIG)
+    assert list(tmp_path.iterdir()) == []
 
 
 def refused(message: str, splats: Splats, path: Path) -> None:

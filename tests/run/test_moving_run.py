@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import torch
 from PIL import Image
 
 from studio.errors import StudioError
+from studio.export.ply import read_ply
 from studio.recipes.config import HexPlaneConfig, Recipe, RegularizersConfig
 from studio.recipes.load import read, to_toml
 from studio.run.checkpoint import load, save
@@ -18,7 +20,8 @@ from studio.run.optimize import draw_cameras, initial_state, optimize
 from studio.run.session import Run
 from studio.scenes.deformation import Deformable
 from studio.scenes.gaussians import Gaussians
-from studio.types import Mesh
+from studio.types import Mesh, Splats
+from tests.conftest import Said
 from tests.run.test_optimize import built
 from tests.run.tiny import equal, tiny_recipe
 
@@ -112,7 +115,7 @@ def test_a_run_from_start_to_files(models: Path, tmp_path: Path) -> None:
     early, late = (run.render_sides(24, time=time).rgb for time in (0.25, 0.75))
     assert early.shape == (4, 3, 24, 24) and not torch.equal(early, late)
     (path,) = run.export([tmp_path / "cube.ply"])  # at rest
-    assert path.is_file()
+    assert path.exists()
 
 
 def test_a_mesh_moves_after_its_texture(models: Path, tmp_path: Path) -> None:
@@ -224,3 +227,33 @@ def test_an_empty_shape_cannot_begin_to_move(models: Path) -> None:
     scene.set_tensors(scene.tensors.rows(torch.zeros(0, dtype=torch.long)))
     with pytest.raises(StudioError, match="no splats or vertices to move"):
         handed_over(scene, built(tiny_recipe(models))[0].renderer, stage.scene, torch.Generator())
+
+
+def test_motion_is_exported_by_a_run_and_by_the_command(
+    models: Path, tmp_path: Path, studio_command: Callable[..., Said]
+) -> None:
+    """A numbered sequence and a video as long as the recipe says; `studio export` writes the same again."""
+    sizes = ("export.turntable_size=32", "export.turntable_frames=24")
+    motion = ("export.motion_frames=3", "export.motion_seconds=0.5", "export.motion_loops=true")
+    run = Run.create(moving_recipe(models, *sizes, *motion, "export.formats=['ply', 'gif']"), tmp_path)
+    list(run)
+    sequence, video = run.export()
+    assert [file.name for file in sorted(sequence.iterdir())] == [f"asset_000{n}.ply" for n in (1, 2, 3)]
+    scene = run.scene()
+    assert isinstance(scene, Deformable)
+    for index, file in enumerate(sorted(sequence.iterdir())):
+        instant = scene.at(torch.tensor(index / 3))
+        assert isinstance(instant, Splats)
+        torch.testing.assert_close(read_ply(file).means, instant.means.detach())
+    with Image.open(video) as pictures:
+        assert pictures.n_frames == 24
+    said = studio_command("export", run.folder, "again.ply")
+    assert said.code == 0 and "again_ply" in said.out
+    for ours, again in zip(sorted(sequence.iterdir()), sorted(Path("again_ply").iterdir()), strict=True):
+        assert ours.read_bytes() == again.read_bytes()
+    assert studio_command("export", run.folder, "one.spz").code == 2
+
+
+def test_formats_of_one_instant_are_refused_before_the_run(models: Path) -> None:
+    with pytest.raises(StudioError, match=r"has spz, which hold one instant.*among glb, usdz, ply, mp4"):
+        moving_recipe(models, "export.formats=['glb', 'spz']")

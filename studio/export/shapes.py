@@ -1,0 +1,29 @@
+"""What can be exported."""
+
+from __future__ import annotations
+
+import torch
+from typing_extensions import assert_never
+
+from studio.ops.field import Field
+from studio.types import Animation, Mesh, Splats
+
+Asset = Splats | Mesh | Field
+"""Splats, a textured mesh, a surface with colours at its vertices, a radiance field."""
+Moving = Animation[Splats] | Animation[Mesh]
+"""The same in motion, but for fields."""
+
+
+def device_of(asset: Asset | Moving) -> torch.device:
+    """Where the numbers are."""
+    match asset:
+        case Animation():
+            return device_of(asset.rest)
+        case Splats():
+            return asset.means.device
+        case Mesh():
+            return asset.vertices.device
+        case Field():
+            return asset.table.device
+        case _:
+            assert_never(asset)

@@ -114,8 +114,8 @@ def test_a_run_from_start_to_files(models: Path, tmp_path: Path) -> None:
         assert picture.size == (4 * 16, 4 * 16)
     early, late = (run.render_sides(24, time=time).rgb for time in (0.25, 0.75))
     assert early.shape == (4, 3, 24, 24) and not torch.equal(early, late)
-    (path,) = run.export([tmp_path / "cube.ply"])  # at rest
-    assert path.exists()
+    (path,) = run.export([tmp_path / "cube.ply"])
+    assert path == tmp_path / "cube_ply"
 
 
 def test_a_mesh_moves_after_its_texture(models: Path, tmp_path: Path) -> None:

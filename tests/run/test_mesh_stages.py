@@ -11,6 +11,7 @@ import trimesh
 
 from studio.errors import StudioError
 from studio.evaluate.metrics import silhouette_iou
+from studio.export.reconstruction import MeshBudget
 from studio.recipes.config import Recipe
 from studio.recipes.load import load
 from studio.renderers.meshes import RasterRenderer
@@ -67,7 +68,7 @@ def _coarse_meshes(monkeypatch: pytest.MonkeyPatch) -> None:
         "BAKED_VIEWS": 8,
     }.items():
         monkeypatch.setattr(f"studio.export.reconstruction._{name}", value)
-    monkeypatch.setattr("studio.run.handover._SURFACE_FACES", 1000)
+    monkeypatch.setattr("studio.run.handover._SURFACE_BUDGET", MeshBudget(1000, 512))
     monkeypatch.setattr("studio.scenes.surface._SAMPLES", 20_000)
 
 

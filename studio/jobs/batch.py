@@ -23,7 +23,7 @@ from typing import Protocol, runtime_checkable
 import torch
 
 from studio.errors import StudioError
-from studio.export.files import write_bytes
+from studio.export.files import check_writable, write_bytes
 from studio.jobs.supervisor import Device, devices
 from studio.jobs.table import BadRow, Row
 from studio.locks import locked
@@ -103,18 +103,15 @@ def make(recipe: str, folder: Path, parent: int | None = None) -> None:
     Raises:
         StudioError: the row cannot be made.
     """
-    if not folder.is_dir():
-        Run.create(parse(recipe, "the row's recipe"), folder.parent, name=folder.name)
-    run = _finished(folder, parent)
+    run = _finished(Run.at(folder, parse(recipe, "the row's recipe")), parent)
     names = [str(path.relative_to(folder)) for path in run.export()]
     write_bytes(folder / _DONE, json.dumps({"files": names, "metrics": run.metrics()}).encode())
 
 
-def _finished(folder: Path, parent: int | None) -> Run:
+def _finished(run: Run, parent: int | None) -> Run:
     """The run with all its steps taken; a process that an earlier batch left behind has time to let go."""
     deadline = time.monotonic() + _PATIENCE_S
     while True:
-        run = Run.open(folder)
         try:
             for _ in run:
                 if parent is not None and os.getppid() != parent:
@@ -124,6 +121,7 @@ def _finished(folder: Path, parent: int | None) -> Run:
             if time.monotonic() > deadline:
                 raise
             time.sleep(0.5)
+            run = Run.open(run.folder)
 
 
 class LocalPerformer:
@@ -219,12 +217,7 @@ class Batch:
         Raises:
             StudioError: the folder cannot be written to, or another batch is at work on it.
         """
-        try:
-            (self.output / "runs").mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise StudioError(
-                f"Cannot write to {self.output}: {error.strerror or error}; expected a writable folder."
-            ) from error
+        check_writable(self.output / "runs")
         busy = StudioError(f"Another batch is at work on {self.output}; wait for it, or stop it.")
         with locked(self.output / _LOCK, busy):
             manifest: list[Outcome] = []

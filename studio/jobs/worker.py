@@ -88,10 +88,7 @@ class Worker:
         job = lease.job
         if (reason := self._no_room()) is not None:
             return State.PAUSED, reason
-        if job.folder.is_dir():
-            run = Run.open(job.folder)
-        else:
-            run = Run.create(self.queue.recipe(job.id), self.queue.runs, name=job.folder.name)
+        run = Run.at(job.folder, self.queue.recipe(job.id))
 
         def ending() -> tuple[State, str] | None:
             """Why to stop now, if there is a reason."""

@@ -115,6 +115,15 @@ class Run:
         checkpoint.check_format(found, folder)
         return Run(folder, read(folder / _RECIPE))
 
+    @staticmethod
+    def at(folder: Path, recipe: Recipe) -> Run:
+        """The run in a folder, which is made if it is not there yet.
+
+        Raises:
+            StudioError: as ``create`` and ``open``.
+        """
+        return Run.open(folder) if folder.is_dir() else Run.create(recipe, folder.parent, name=folder.name)
+
     # ------------------------------------------------------------------------------------------ the scene
 
     @property

@@ -17,14 +17,15 @@ from studio.errors import StudioError, nearest
 from studio.priors.training.data import RenderDataConfig
 from studio.priors.training.evaluate import EvaluateConfig
 from studio.priors.training.train import TrainConfig
+from studio.run.asked import Asked
 
 RunFolder = Annotated[Positional[Path], arg(metavar="RUN")]
 PriorName = Annotated[str, arg(metavar="auto|library|small|FOLDER|HUB-ID")]
 
 
 @dataclass(frozen=True)
-class Generate:
-    """Turn a prompt into an asset."""
+class OnePrompt:
+    """What every command that makes one prompt is told."""
 
     prompt: Annotated[Positional[str], arg(metavar="PROMPT")]
     """What to make, such as "a teddy bear"."""
@@ -37,10 +38,22 @@ class Generate:
     """How many steps, instead of the preset's."""
     seed: Annotated[int | None, arg(metavar="N")] = None
     """Another seed gives another asset."""
-    output: Path = Path("runs")
-    """Where the run's own folder is made."""
     set: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="KEY=VALUE")] = ()
     """Any other key of the recipe, such as stages.0.cameras.views_per_step=8; may be given again."""
+
+    def asked(self) -> Asked:
+        """The same for the studio's other parts."""
+        return Asked(
+            self.prompt, self.preset, prior=self.prior, steps=self.steps, seed=self.seed, overrides=self.set
+        )
+
+
+@dataclass(frozen=True)
+class Generate(OnePrompt):
+    """Turn a prompt into an asset."""
+
+    output: Path = Path("runs")
+    """Where the run's own folder is made."""
     dry_run: bool = False
     """Print the resolved recipe and the predicted time and memory, and stop."""
     offline: bool = False
@@ -241,21 +254,9 @@ JobNumber = Annotated[Positional[int], arg(metavar="JOB")]
 
 
 @dataclass(frozen=True)
-class JobsSubmit:
+class JobsSubmit(OnePrompt):
     """Put a prompt at the end of the queue."""
 
-    prompt: Annotated[Positional[str], arg(metavar="PROMPT")]
-    """What to make, such as "a teddy bear"."""
-    preset: str = "default"
-    """A preset ("studio presets list") or the path of a recipe."""
-    prior: Annotated[str | None, arg(metavar="auto|library|small|FOLDER|HUB-ID")] = None
-    """Instead of the preset's, as for "studio generate"."""
-    steps: Annotated[int | None, arg(metavar="N")] = None
-    """How many steps, instead of the preset's."""
-    seed: Annotated[int | None, arg(metavar="N")] = None
-    """Another seed gives another asset."""
-    set: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="KEY=VALUE")] = ()
-    """Any other key of the recipe; may be given again."""
     workspace: Workspace = Path("workspace")
     """The folder of the queue and its runs."""
 

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import math
-import signal
 import sys
-import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +18,7 @@ from typing_extensions import assert_never
 
 from studio import arguments, job_commands
 from studio.cameras import orbit
-from studio.console import RunProgress, duration
+from studio.console import RunProgress, duration, stop_request
 from studio.doctor import EXAMPLE_PROMPT, automatic_prior, examine
 from studio.errors import StudioError
 from studio.evaluate.compare import Comparison, method_kinds
@@ -99,7 +97,7 @@ def perform(command: arguments.Command) -> int:
 
 def generate(command: arguments.Generate) -> int:
     """Makes a new run and takes it to the end."""
-    recipe = _asked(command, command.prompt, command.seed).recipe()
+    recipe = command.asked().recipe()
     if command.dry_run:
         return _predict(recipe)
     run = Run.create(recipe, command.output)
@@ -125,14 +123,15 @@ def compare(command: arguments.Compare) -> int:
         raise StudioError(f"--seeds is {command.seeds}; expected a count of at least 1.")
     if any(".guidance.0.method" in line for line in command.set):
         raise StudioError("--set names a key of the method, which compare replaces; try: studio generate")
-    firsts = [_asked(command, prompt, None).recipe() for prompt in dict.fromkeys(command.prompts)]
+    shared = Asked("", command.preset, prior=command.prior, steps=command.steps, overrides=command.set)
+    firsts = [replace(shared, prompt=prompt).recipe() for prompt in dict.fromkeys(command.prompts)]
     bases = [replace(first, seed=first.seed + seed) for first in firsts for seed in range(command.seeds)]
     kinds = method_kinds() if command.methods == "all" else command.methods.split(",")
     methods = list(dict.fromkeys(kind.strip() for kind in kinds))
     clip = clip_at_hand(command.clip, build_device(firsts[0]))
     comparison = Comparison(bases, methods, command.output, _numbers("--cfg-scale", command.cfg_scale), clip)
     console, stopped = Console(), False
-    with RunProgress(console, 0, comparison.total_steps) as progress, _stop_request() as wants_to_stop:
+    with RunProgress(console, 0, comparison.total_steps) as progress, stop_request() as wants_to_stop:
         with contextlib.closing(iter(comparison)) as steps:
             for taken in steps:
                 if taken.report.step == 1:
@@ -163,12 +162,6 @@ def _numbers(option: str, text: str | None) -> tuple[float, ...]:
     return numbers
 
 
-def _asked(command: arguments.Generate | arguments.Compare, prompt: str, seed: int | None) -> Asked:
-    return Asked(
-        prompt, command.preset, prior=command.prior, steps=command.steps, seed=seed, overrides=command.set
-    )
-
-
 def _predict(recipe: Recipe) -> int:
     """Prints the recipe with every key, and what it will cost."""
     chosen = build_prior(recipe, build_device(recipe))
@@ -183,7 +176,7 @@ def _predict(recipe: Recipe) -> int:
 def _complete(run: Run) -> int:
     """Takes the steps that are left, with a live line; then writes the assets and prints where they are."""
     total_steps = run.recipe.total_steps
-    with RunProgress(Console(), run.step, total_steps) as progress, _stop_request() as wants_to_stop:
+    with RunProgress(Console(), run.step, total_steps) as progress, stop_request() as wants_to_stop:
         for report in run:
             progress.show(report, run.latest_preview())
             if wants_to_stop() and report.step < total_steps:
@@ -232,25 +225,6 @@ def render(command: arguments.Render) -> int:
         Image.fromarray(to_pixels(picture.rgb)[0]).save(temporary)
     print(command.output)
     return 0
-
-
-@contextlib.contextmanager
-def _stop_request() -> Iterator[Callable[[], bool]]:
-    """Whether Ctrl-C was pressed: the step at hand is finished first. Pressed again, it stops at once."""
-    asked = threading.Event()
-
-    def ask(*_: object) -> None:
-        asked.set()
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    if threading.current_thread() is not threading.main_thread():
-        yield asked.is_set
-        return
-    before = signal.signal(signal.SIGINT, ask)
-    try:
-        yield asked.is_set
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def presets(command: arguments.PresetsList | arguments.PresetsShow) -> int:

@@ -1,10 +1,13 @@
-"""What a run looks like in a terminal: one live line, or elsewhere a plain line every few seconds."""
+"""How runs are watched and stopped in a terminal: a live line, or elsewhere a plain one every few seconds."""
 
 from __future__ import annotations
 
+import signal
+import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
@@ -144,6 +147,31 @@ class BatchProgress:
             step = steps[-1]["step"] if steps else 0
             lines.append(f"  row {row.number}, {row.recipe.prompt}: {step} of {row.recipe.total_steps} steps")
         return Text("\n".join(lines))
+
+
+@contextmanager
+def stop_request(terminate: bool = False) -> Iterator[Callable[[], bool]]:
+    """Whether Ctrl-C was pressed: the step at hand is finished first. Pressed again, it stops at once.
+
+    Args:
+        terminate: a polite kill (SIGTERM) asks too.
+    """
+    asked = threading.Event()
+
+    def ask(*_: object) -> None:
+        asked.set()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield asked.is_set
+        return
+    kinds = (signal.SIGINT, signal.SIGTERM) if terminate else (signal.SIGINT,)
+    before = {kind: signal.signal(kind, ask) for kind in kinds}
+    try:
+        yield asked.is_set
+    finally:
+        for kind, handler in before.items():
+            signal.signal(kind, handler)
 
 
 def duration(seconds: float) -> str:

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import socket
 import sys
-import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -20,7 +17,7 @@ from rich.console import Console
 from typing_extensions import assert_never
 
 from studio import arguments
-from studio.console import BatchProgress
+from studio.console import BatchProgress, stop_request
 from studio.errors import StudioError
 from studio.export.formats import format_of
 from studio.jobs.batch import ERRORS, MANIFEST, Batch, Ending, Performer, local_performers
@@ -29,7 +26,6 @@ from studio.jobs.queue import Job, Queue
 from studio.jobs.table import read_table
 from studio.jobs.worker import Worker
 from studio.recipes.config import AssetFormat
-from studio.run.asked import Asked
 
 
 def perform(
@@ -43,15 +39,7 @@ def perform(
     queue = Queue(command.workspace)
     match command:
         case arguments.JobsSubmit():
-            asked = Asked(
-                command.prompt,
-                command.preset,
-                prior=command.prior,
-                steps=command.steps,
-                seed=command.seed,
-                overrides=command.set,
-            )
-            (job,) = queue.submit([asked.recipe()])
+            (job,) = queue.submit([command.asked().recipe()])
             print(line(job))
         case arguments.JobsList():
             for job in queue.jobs(words=command.words, most=command.most):
@@ -73,10 +61,10 @@ def perform(
             print(f"{queue.ahead_of(command.job)} jobs have their turn before job {command.job}")
         case arguments.JobsWork():
             name, parent = f"{socket.gethostname()} {os.getpid()}", os.getppid()
-            with _asked_to_stop() as asked_to_stop:
+            with stop_request(terminate=True) as asked_to_stop:
 
                 def wants_to_stop() -> bool:
-                    return asked_to_stop.is_set() or (command.with_parent and os.getppid() != parent)
+                    return asked_to_stop() or (command.with_parent and os.getppid() != parent)
 
                 Worker(queue, name).work(wants_to_stop, command.until_empty)
         case arguments.OneJob():
@@ -135,17 +123,3 @@ def _readable(value: Any) -> str:
             return "-"
         case _:
             return str(getattr(value, "value", value))
-
-
-@contextmanager
-def _asked_to_stop() -> Iterator[threading.Event]:
-    """Set by Ctrl-C or a polite kill: the run is saved after the step at hand and left to the next worker."""
-    stop = threading.Event()
-    before = {
-        number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)
-    }
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -15,11 +15,9 @@ from studio.errors import StudioError
 from studio.interfaces import ParameterGroup
 from studio.meshes import load_mesh, normalised, with_uvs
 from studio.recipes.config import SurfaceConfig, TexturedMeshConfig
-from studio.scenes.surface import Surface
+from studio.scenes.surface import COLOR_MARGIN, Surface
 from studio.types import Material, Mesh
 
-_MARGIN = 1 / 512
-"""Colours start at least this far from 0 and 1: half a step of eight bits, so that they can move."""
 _BALL = SurfaceConfig(resolution=20, side=1.0, radius=0.35)
 
 
@@ -122,7 +120,7 @@ class TexturedMesh:
             )
         size, texture = config.texture_size, mesh.materials[0].texture
         colors = mesh.vertices.new_full((size, size, 3), 0.5) if texture is None else texture[..., :3]
-        logits = torch.logit(colors.to(mesh.vertices), _MARGIN)
+        logits = torch.logit(colors.to(mesh.vertices), COLOR_MARGIN)
         scene = TexturedMesh(MeshTensors(mesh.vertices, mesh.faces.long(), mesh.uvs, logits), config)
         scene.match_texture_size()
         return scene

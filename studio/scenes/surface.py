@@ -41,7 +41,7 @@ _SHARPENINGS = 10
 """How often the distances that are stored are corrected until their blur is as wished (Van Cittert 1931)."""
 _SAMPLES = 200_000
 """Points of a mesh that stand for it."""
-_MARGIN = 1 / 512
+COLOR_MARGIN = 1 / 512
 """Colours start at least this far from 0 and 1: half a step of eight bits, so that they can move."""
 
 
@@ -240,7 +240,7 @@ class Surface:
         distances, nearest = cKDTree(samples.numpy()).query(grid.points().numpy())
         is_inside = torch.cat([inside_closed(mesh, line).flatten() for line in grid.lines()])
         signed = torch.from_numpy(distances).float() * torch.where(is_inside, -1.0, 1.0)
-        color_logits = torch.logit(colors[torch.from_numpy(nearest)], _MARGIN)
+        color_logits = torch.logit(colors[torch.from_numpy(nearest)], COLOR_MARGIN)
         return Surface.of_distances(signed, color_logits, config)
 
 

@@ -27,12 +27,12 @@ from studio.recipes.load import read, to_toml
 from studio.recipes.ramps import Piecewise, Ramp
 from studio.run.build import BuiltStage, build_stages
 from studio.run.build_prior import build_prior
-from studio.run.checkpoint import load, save
+from studio.run.checkpoint import save
 from studio.run.optimize import _guide, initial_state, optimize
 from studio.types import Conditioning, GuidanceOutput, RenderOutput, StepReport
 from tests.priors import models as tiny
 from tests.run.test_optimize import Counting, with_guidance
-from tests.run.tiny import equal, tiny_recipe
+from tests.run.tiny import equal, resumed, tiny_recipe
 
 CPU = torch.device("cpu")
 
@@ -236,11 +236,6 @@ def test_a_resumed_run_draws_the_same_experts(models: Path, tmp_path: Path, stop
     recipe = taking_turns(models, (0.5, 0.5), "stages.0.steps=12")
     whole = initial_state(recipe, CPU)
     list(optimize(recipe, built(recipe), whole))
-    first = initial_state(recipe, CPU)
-    for report in optimize(recipe, built(recipe), first):
-        if report.step == stop_at:
-            break
-    second = load(save(first, tmp_path / "half"), recipe, CPU)
-    list(optimize(recipe, built(recipe), second))
+    second = resumed(recipe, built, stop_at, tmp_path / "half")
     files = [save(state, tmp_path / name).read_bytes() for name, state in (("a", whole), ("b", second))]
     assert files[0] == files[1]

@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from studio.errors import StudioError
-from studio.run.checkpoint import load, save
+from studio.run.checkpoint import save
 from studio.run.optimize import initial_state, optimize
 from studio.run.session import Run
 from studio.scenes.field import RadianceField
 from tests.run.test_optimize import built
-from tests.run.tiny import tiny_recipe
+from tests.run.tiny import resumed, tiny_recipe
 
 CPU = torch.device("cpu")
 FIELD = (
@@ -40,13 +40,7 @@ def test_n_steps_then_m_equal_all_at_once(models: Path, tmp_path: Path, stop_at:
     reports = list(optimize(recipe, built(recipe), whole))
     assert set(reports[0].losses) == {"sds", "orientation", "sparsity"}
 
-    first = initial_state(recipe, CPU)
-    for report in optimize(recipe, built(recipe), first):
-        if report.step == stop_at:
-            break
-    second = load(save(first, tmp_path / "half"), recipe, CPU)
-    for _ in optimize(recipe, built(recipe), second):
-        pass
+    second = resumed(recipe, built, stop_at, tmp_path / "half")
     paths = [save(state, tmp_path / name) for state, name in ((whole, "whole"), (second, "resumed"))]
     assert paths[0].read_bytes() == paths[1].read_bytes()
 

@@ -14,7 +14,7 @@ from studio.errors import StudioError
 from studio.export.ply import read_ply
 from studio.recipes.config import HexPlaneConfig, Recipe, RegularizersConfig
 from studio.recipes.load import read, to_toml
-from studio.run.checkpoint import load, save
+from studio.run.checkpoint import save
 from studio.run.handover import handed_over
 from studio.run.optimize import draw_cameras, initial_state, optimize
 from studio.run.session import Run
@@ -23,7 +23,7 @@ from studio.scenes.gaussians import Gaussians
 from studio.types import Mesh, Splats
 from tests.conftest import Said
 from tests.run.test_optimize import built
-from tests.run.tiny import equal, tiny_recipe
+from tests.run.tiny import equal, resumed, tiny_recipe
 
 CPU = torch.device("cpu")
 SPLATS = (
@@ -71,13 +71,7 @@ def test_n_steps_then_m_equal_all_at_once(models: Path, tmp_path: Path, stop_at:
     assert [report.stage for report in reports] == [0] * 3 + [1] * 6
     assert set(reports[-1].losses) == {"sds", "rigidity", "acceleration", "rest", "opacity"}
 
-    first = initial_state(recipe, CPU)
-    for report in optimize(recipe, built(recipe), first):
-        if report.step == stop_at:
-            break
-    second = load(save(first, tmp_path / "half"), recipe, CPU)
-    for _ in optimize(recipe, built(recipe), second):
-        pass
+    second = resumed(recipe, built, stop_at, tmp_path / "half")
     paths = [save(state, tmp_path / name) for state, name in ((whole, "whole"), (second, "resumed"))]
     assert paths[0].read_bytes() == paths[1].read_bytes()
 

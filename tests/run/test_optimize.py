@@ -14,10 +14,10 @@ from studio.interfaces import Guidance
 from studio.recipes.config import Recipe, WatchdogsConfig
 from studio.run.build import BuiltStage, BuiltTerm, build_device, build_stages
 from studio.run.build_prior import build_prior
-from studio.run.checkpoint import load, save
+from studio.run.checkpoint import save
 from studio.run.optimize import LoopState, burnt_share, initial_state, locate, optimize
 from studio.types import Conditioning, GuidanceOutput, RenderOutput
-from tests.run.tiny import equal, tiny_recipe
+from tests.run.tiny import equal, resumed, tiny_recipe
 
 CPU = torch.device("cpu")
 
@@ -147,14 +147,7 @@ def test_n_steps_then_m_equal_all_at_once(models: Path, tmp_path: Path, topology
     for _ in optimize(recipe, built(recipe), whole):
         pass
 
-    first = initial_state(recipe, CPU)
-    for report in optimize(recipe, built(recipe), first):
-        if report.step == stop_at:
-            break
-    second = load(save(first, tmp_path / "half"), recipe, CPU)
-    assert second.step == stop_at
-    for _ in optimize(recipe, built(recipe), second):
-        pass
+    second = resumed(recipe, built, stop_at, tmp_path / "half")
     assert equal(all_tensors(whole, tmp_path / "whole"), all_tensors(second, tmp_path / "resumed"))
     whole_file, resumed_file = (next((tmp_path / name).iterdir()) for name in ("whole", "resumed"))
     assert whole_file.read_bytes() == resumed_file.read_bytes()

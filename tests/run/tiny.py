@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
 from studio.recipes.config import Recipe
 from studio.recipes.load import load
+from studio.run.build import BuiltStage
+from studio.run.checkpoint import load as load_state
+from studio.run.checkpoint import save
+from studio.run.optimize import LoopState, initial_state, optimize
+
+CPU = torch.device("cpu")
 
 OVERRIDES = (
     "stages.0.steps=30",
@@ -28,6 +35,21 @@ def tiny_recipe(models: Path, *overrides: str) -> Recipe:
         "a red cube",
         [f"prior={{ kind = 'library', folder = '{models}' }}", *OVERRIDES, *overrides],
     )
+
+
+def resumed(
+    recipe: Recipe, built: Callable[[Recipe], tuple[BuiltStage, ...]], stop_at: int, folder: Path
+) -> LoopState:
+    """The state after all steps, saved after ``stop_at`` of them and loaded into a loop built anew."""
+    first = initial_state(recipe, CPU)
+    for report in optimize(recipe, built(recipe), first):
+        if report.step == stop_at:
+            break
+    second = load_state(save(first, folder), recipe, CPU)
+    assert second.step == stop_at
+    for _ in optimize(recipe, built(recipe), second):
+        pass
+    return second
 
 
 def equal(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:

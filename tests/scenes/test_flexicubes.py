@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import itertools
-import math
 
 import pytest
 import torch
 from torch import Tensor
 
 from studio.errors import StudioError
-from studio.meshes import mesh_statistics
 from studio.recipes.config import SurfaceConfig
 from studio.scenes.flexicubes import (
     WEIGHTS_A_CUBE,
@@ -24,6 +22,7 @@ from studio.scenes.flexicubes import (
 from studio.scenes.grid import Grid
 from studio.scenes.surface import Surface, grid_of
 from studio.types import Mesh
+from tests.truth.isosurfaces import ball, ball_errors, volume
 
 
 def random_weights(cut: DualCrossings, seed: int = 0) -> CubeWeights:
@@ -42,15 +41,6 @@ def vertices_of(grid: Grid, distances: Tensor, weights: CubeWeights, cut: DualCr
 def surface(grid: Grid, distances: Tensor) -> Mesh:
     cut = dual_crossings(grid, distances)
     return Mesh(vertices_of(grid, distances, plain_weights(cut), cut), cut.faces)
-
-
-def ball(grid: Grid, radius: float) -> Tensor:
-    return (grid.points().double() - torch.tensor([0.01, -0.02, 0.03])).norm(dim=1) - radius
-
-
-def volume(mesh: Mesh) -> float:
-    a, b, c = mesh.vertices[mesh.faces].unbind(1)
-    return float((a * torch.linalg.cross(b, c)).sum() / 6)
 
 
 def is_closed_manifold(faces: Tensor) -> bool:
@@ -130,17 +120,7 @@ def test_two_cubes_do_not_share_an_edge_twice(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_ball_converges_with_the_square_of_the_spacing() -> None:
-    errors = []
-    for resolution in (12, 24, 48):
-        grid = Grid(resolution, 1.2)
-        mesh = surface(grid, ball(grid, 0.4))
-        found = mesh_statistics(mesh)
-        assert found.is_watertight
-        assert len(mesh.vertices) - len(mesh.faces) // 2 == 2  # Euler: a sphere
-        errors.append((4 * math.pi * 0.4**2 - found.surface_area, 4 / 3 * math.pi * 0.4**3 - volume(mesh)))
-    for coarse, fine in itertools.pairwise(errors):
-        for before, after in zip(coarse, fine, strict=True):
-            assert 3.5 < before / after < 4.5
+    ball_errors(surface, body_centred=False)
 
 
 def test_a_plane_is_met_exactly_whatever_the_weights_of_edges() -> None:

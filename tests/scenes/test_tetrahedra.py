@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 
 import pytest
@@ -10,24 +9,15 @@ import torch
 from torch import Tensor
 
 from studio.errors import StudioError
-from studio.meshes import mesh_statistics
 from studio.scenes.grid import Grid
 from studio.scenes.tetrahedra import Crossings, between, crossings
 from studio.types import Mesh
+from tests.truth.isosurfaces import ball, ball_errors, volume
 
 
 def surface(grid: Grid, distances: Tensor) -> Mesh:
     cut = crossings(grid, distances)
     return Mesh(between(grid.points().double(), distances, cut), cut.faces)
-
-
-def ball(grid: Grid, radius: float) -> Tensor:
-    return (grid.points().double() - torch.tensor([0.01, -0.02, 0.03])).norm(dim=1) - radius
-
-
-def volume(mesh: Mesh) -> float:
-    a, b, c = mesh.vertices[mesh.faces].unbind(1)
-    return float((a * torch.linalg.cross(b, c)).sum() / 6)
 
 
 def test_tetrahedra_fill_the_grid_once() -> None:
@@ -55,17 +45,7 @@ def test_tetrahedra_fill_the_grid_once() -> None:
 
 
 def test_a_ball_is_closed_and_converges_with_the_square_of_the_spacing() -> None:
-    errors = []
-    for resolution in (12, 24, 48):
-        grid = Grid(resolution, 1.2, body_centred=True)
-        mesh = surface(grid, ball(grid, 0.4))
-        found = mesh_statistics(mesh)
-        assert found.is_watertight
-        assert len(mesh.vertices) - len(mesh.faces) // 2 == 2  # Euler: a sphere
-        errors.append((4 * math.pi * 0.4**2 - found.surface_area, 4 / 3 * math.pi * 0.4**3 - volume(mesh)))
-    for coarse, fine in itertools.pairwise(errors):
-        for before, after in zip(coarse, fine, strict=True):
-            assert 3.5 < before / after < 4.5
+    errors = ball_errors(surface, body_centred=True)
     assert errors[-1][0] < 4e-3 and errors[-1][1] < 5e-4
 
 

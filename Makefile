@@ -9,7 +9,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test lint kernels bench clean
+# Where npm puts what reads our .glb files and is not ours.
+NODE := build/node
+
+.PHONY: demo test lint kernels bench validate-glb clean
 
 demo: $(VENV)/installed
 	$(BIN)/studio generate "$(PROMPT)"
@@ -26,6 +29,11 @@ kernels: $(VENV)/installed
 
 bench: $(VENV)/installed-dev
 	for name in kernels rasterize mesh_raster field guidance; do $(BIN)/python benchmarks/$$name.py || exit 1; done
+
+validate-glb: $(VENV)/installed-dev
+	npm install --silent --no-save --prefix $(NODE) gltf-validator@2.0.0-dev.3.10
+	$(BIN)/python -m tests.export.glb_kinds build/glb
+	cd $(NODE) && node ../../tests/export/validate_glb.mjs ../glb/*.glb
 
 clean:
 	rm -rf build dist $(VENV) .mypy_cache .pytest_cache .ruff_cache

@@ -1,5 +1,6 @@
 // Runs the Khronos glTF validator over .glb files: node validate_glb.mjs FILE...
-// Needs `npm install gltf-validator`; exits 1 on any error or warning.
+// Needs gltf-validator in the working folder's node_modules; `make validate-glb` does it all.
+// Exits 1 on any error or warning.
 import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { join } from "node:path";

@@ -28,7 +28,7 @@ kernels: $(VENV)/installed
 	$(PIP) install --no-deps -c constraints.txt -e .
 
 bench: $(VENV)/installed-dev
-	for name in kernels rasterize mesh_raster field guidance; do $(BIN)/python benchmarks/$$name.py || exit 1; done
+	for name in kernels guidance; do $(BIN)/python benchmarks/$$name.py || exit 1; done
 
 validate-glb: $(VENV)/installed-dev
 	npm install --silent --no-save --prefix $(NODE) gltf-validator@2.0.0-dev.3.10

@@ -1,29 +1,23 @@
-"""Times the operators of fields against plain torch, after checking that both agree.
-
-Run with ``python benchmarks/field.py``. Each row is forward and backward; times are the least of several
-runs, in processor time with one thread, and in wall time with one thread and with all.
+"""The operators of fields against plain torch.
 
 - Hash grid: 16 levels of 2 features, 2^15 entries a level, 65536 points.
 - Volume: 16384 rays through a grid of 64^3 corners with density and colour, four fifths of whose cells are
   empty. Torch takes 64 trilinear samples of each ray; the studio marches and samples what is occupied.
-- Perceptron: 32 inputs, two hidden layers of 64, 4 outputs, all gradients; against torch's own layers.
 - Planes: 6 planes of 64^2 texels with 16 channels, 50000 points of space and time, against ``grid_sample``.
+- Perceptron: 32 inputs, two hidden layers of 64, 4 outputs, all gradients; against torch's own layers.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-import platform
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
+from contest import Contest
 from torch import Tensor
 from torch.nn.functional import grid_sample, max_pool3d, normalize
 
-from kernels import least
-from studio.ops import library
 from studio.ops.compositing import composite
 from studio.ops.hash_grid import HashGrid, hash_grid
 from studio.ops.library import Backend
@@ -35,15 +29,23 @@ from studio.ops.planes import PlaneGrid, sample_planes
 Result = Sequence[Tensor]
 
 
-@dataclass(frozen=True)
-class Contest:
-    """Two ways to the same results, and the ratio of their times that the studio aims at."""
+def against_torch(
+    work: str,
+    ours: Callable[[], Result],
+    torch_: Callable[[], Result],
+    aim: float,
+    comparable: Callable[[Result], Result] = list,
+) -> Contest:
+    """A contest over what ``comparable`` keeps of both results."""
 
-    name: str
-    native: Callable[[], Result]
-    torch: Callable[[], Result]
-    at_least: float
-    comparable: Callable[[Result], Result] = list
+    def differ() -> float:
+        pairs = zip(comparable(ours()), comparable(torch_()), strict=True)
+        error = max(float(((one - two).abs().max() / two.abs().max()).detach()) for one, two in pairs)
+        if not error < 2e-3:
+            raise SystemExit(f"{work}: the backends differ by {error:.0e}; not timed.")
+        return error
+
+    return Contest(work, ours, f"torch {torch.__version__}", torch_, differ, aim)
 
 
 def with_gradients(result: Tensor, leaves: Sequence[Tensor], v: Tensor) -> Result:
@@ -69,14 +71,14 @@ def hash_grids(rng: torch.Generator) -> list[Contest]:
         return run
 
     return [
-        Contest("hash grid", encode(still, [table], "native"), encode(still, [table], "torch"), 20),
-        Contest(
+        against_torch("hash grid", encode(still, [table], "native"), encode(still, [table], "torch"), 20),
+        against_torch(
             "hash grid, positions too",
             encode(moving, [table, moving], "native"),
             encode(moving, [table, moving], "torch"),
             20,
         ),
-        Contest("hash grid, normals", normals("native"), normals("torch"), 20),
+        against_torch("hash grid, normals", normals("native"), normals("torch"), 20),
     ]
 
 
@@ -90,7 +92,6 @@ def volume(rng: torch.Generator) -> Contest:
     corners[..., 0] *= 20 * inside
     occupied = max_pool3d(corners[None, None, ..., 0], 2, 1)[0, 0].permute(2, 1, 0) > 0
     occupancy = OccupancyGrid(occupied.float(), occupied)
-    print(f"volume: {100 * float(occupied.float().mean()):.0f} % of the cells are occupied")
 
     azimuth = 2 * math.pi * torch.rand(rays, generator=rng)
     origins = 0.5 + 2 * torch.stack(
@@ -121,7 +122,13 @@ def volume(rng: torch.Generator) -> Contest:
 
     # Empty cells give their corners no gradient where nothing is sampled there.
     filled = inside.flatten()
-    return Contest("march + composite", packed, dense, 10, lambda result: [result[0], result[1][filled]])
+    return against_torch(
+        "march + composite, a grid one fifth full",
+        packed,
+        dense,
+        10,
+        lambda result: [result[0], result[1][filled]],
+    )
 
 
 def perceptron(rng: torch.Generator, points: int) -> Contest:
@@ -136,7 +143,7 @@ def perceptron(rng: torch.Generator, points: int) -> Contest:
         return lambda: with_gradients(mlp(inputs, weights, biases, backend=backend), leaves, v)
 
     # Where rounding decides whether a neuron is on, single rows of the inputs' gradient differ.
-    return Contest(
+    return against_torch(
         f"perceptron, {points} points", run("native"), run("torch"), 1,
         lambda result: [result[0], *result[2:]],
     )  # fmt: skip
@@ -166,41 +173,15 @@ def planes(rng: torch.Generator) -> list[Contest]:
         return run
 
     return [
-        Contest("planes", native(still, [texels]), torch_(still, []), 3),
-        Contest("planes, positions too", native(moving, [moving, texels]), torch_(moving, [moving]), 3),
+        against_torch("planes", native(still, [texels]), torch_(still, []), 3),
+        against_torch("planes, positions too", native(moving, [moving, texels]), torch_(moving, [moving]), 3),
     ]
 
 
-def agreement(contest: Contest) -> float:
-    """The largest difference, relative to the largest value of each result."""
-    pairs = zip(contest.comparable(contest.native()), contest.comparable(contest.torch()), strict=True)
-    return max(float(((one - two).abs().max() / two.abs().max()).detach()) for one, two in pairs)
-
-
-def main() -> None:
-    all_threads = torch.get_num_threads()
-    print(f"python {platform.python_version()}, torch {torch.__version__}, {all_threads} threads")
-    print(*library.report(), sep="\n")
+def contests() -> Iterator[Contest]:
+    """Every operator of fields, forward and backward."""
     rng = torch.Generator().manual_seed(0)
-    contests = [*hash_grids(rng), volume(rng), *planes(rng)]
-    contests += [perceptron(rng, points) for points in (16384, 65536, 262144)]
-    columns = {"differ by": 10, "cpu": 10, "wall": 10, "all wall": 10, "torch cpu": 11, "ratio": 7, "aim": 5}
-    print(" " * 28 + "".join(f"{name:>{width}}" for name, width in columns.items()))
-    for contest in contests:
-        torch.set_num_threads(1)
-        error = agreement(contest)
-        if not error < 2e-3:
-            raise SystemExit(f"{contest.name}: the backends differ by {error:.0e}; not timed.")
-        one = least(lambda contest=contest: contest.native(), 20)  # type: ignore[misc]
-        peer = least(lambda contest=contest: contest.torch(), 4)  # type: ignore[misc]
-        torch.set_num_threads(all_threads)
-        both = least(lambda contest=contest: contest.native(), 20)  # type: ignore[misc]
-        print(
-            f"{contest.name:28}{error:10.0e}{1e3 * one.cpu:7.1f} ms{1e3 * one.wall:7.1f} ms"
-            f"{1e3 * both.wall:7.1f} ms{1e3 * peer.cpu:8.1f} ms{peer.cpu / one.cpu:6.1f}x"
-            f"{contest.at_least:5.0f}"
-        )
-
-
-if __name__ == "__main__":
-    main()
+    yield from hash_grids(rng)
+    yield volume(rng)
+    yield from planes(rng)
+    yield from (perceptron(rng, points) for points in (16384, 65536, 262144))

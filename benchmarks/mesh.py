@@ -1,36 +1,37 @@
-"""Times the differentiable mesh operators beside DEODR, after checking that both agree.
+"""The mesh operators against DEODR, the differentiable rasterizer with a CPU wheel, and the drawing of meshes
+against plain torch.
 
-Run with ``python benchmarks/mesh_raster.py``; ``pip install '.[bench]'`` brings DEODR, the differentiable
-rasterizer with a CPU wheel. A ball of ten thousand faces with coloured vertices is seen from four sides and
-compared with a target; gradients on vertices and colours. Times are the least of several runs on one
-thread, in milliseconds of processor time for all four views, the two libraries taking turns.
-
-DEODR draws in double precision, one view at a time, front faces only, without perspective correction in the
-backward pass; its overdrawn edges are another antialiasing.
+A ball of ten thousand faces with coloured vertices is seen from four sides and compared with a target;
+gradients on vertices and colours. DEODR draws in double precision, one view at a time, front faces only,
+without perspective correction in the backward pass; its overdrawn edges are another antialiasing.
 """
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import math
-import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from contest import Contest, NotRun
 from numpy.typing import NDArray
 from torch import Tensor
 
 from studio.cameras import orbit
-from studio.ops import library
 from studio.ops.library import Backend
 from studio.ops.mesh_raster import antialias, clip_matrices, face_neighbours, interpolate, rasterize
+from studio.ops.rasterize import MeshImages
+from studio.ops.rasterize import rasterize as draw_surface
+from studio.ops.surfaces import Light, Surface, pack_textures
 from studio.types import Cameras
 
-RINGS, SECTORS, VIEWS, ROUNDS, RUNS = 50, 102, 4, 8, 4
+RINGS, SECTORS, VIEWS = 50, 102, 4
+CAMERAS = torch.arange(VIEWS) * (360.0 / VIEWS), torch.tensor([15.0, 0, 30, -20])
 
 
 def ball() -> tuple[Tensor, Tensor]:
@@ -67,14 +68,7 @@ class Task:
 def task_of(resolution: int) -> Task:
     rng = torch.Generator().manual_seed(0)
     vertices, faces = ball()
-    cameras = orbit(
-        torch.arange(VIEWS) * (360.0 / VIEWS),
-        torch.tensor([15.0, 0, 30, -20]),
-        resolution,
-        resolution,
-        2.0,
-        41.0,
-    )
+    cameras = orbit(*CAMERAS, resolution, resolution, 2.0, 41.0)
     # Smooth pictures: gradients of noise would be noise.
     wave = torch.linspace(0, 9, resolution)
     phases = torch.rand(VIEWS, 3, 2, generator=rng) * 6
@@ -106,6 +100,10 @@ class Studio:
         self.images = antialias(
             colors, self.positions, self.faces, fragments, self.neighbours, backend=self.backend
         )
+
+    def step(self) -> None:
+        self.forward()
+        self.backward()
 
     def backward(self) -> tuple[Tensor, ...]:
         return torch.autograd.grad(self.images, (self.vertices, self.colors), self.v_images)
@@ -147,7 +145,11 @@ class Deodr:
     def backward(self) -> None:
         for scene, v_image in zip(self.scenes, self.v_images, strict=True):
             scene.clear_gradients()
-            scene.render_backward(v_image)
+            scene.render_backward(v_image.copy())  # it writes into its argument
+
+    def step(self) -> None:
+        self.forward()
+        self.backward()
 
     def on_screen(self) -> tuple[Tensor, Tensor]:
         """As ``Studio.on_screen``. DEODR turns gradients on vertices by the wrong rotation: not compared."""
@@ -157,75 +159,89 @@ class Deodr:
         return torch.from_numpy(v_points), torch.from_numpy(v_colors)
 
 
-def check(task: Task, studio: Studio, deodr: Deodr | None) -> str:
-    """Ours against the reference in double, then DEODR against ours; raises where they disagree."""
+def differ_from_reference(task: Task, studio: Studio) -> float:
+    """Ours against the reference in double."""
     truth = Studio(task, torch.float64, "torch")
     truth.forward(), studio.forward()
     # An edge exactly on a pixel may fall to either side: some pixels in a thousand.
-    off = ((studio.images - truth.images).detach().abs().amax(1) > 1e-3).float().mean()
-    gradients = studio.on_screen()
+    off = float(((studio.images - truth.images).detach().abs().amax(1) > 1e-3).float().mean())
     errors = [
         float((ours - theirs).norm() / theirs.norm())
-        for ours, theirs in zip(gradients, truth.on_screen(), strict=True)
+        for ours, theirs in zip(studio.on_screen(), truth.on_screen(), strict=True)
     ]
-    said = f"pixels off {float(off):.0e}, gradients within {max(errors):.0e} of the reference"
-    if float(off) > 2e-3 or max(errors) > 1e-2:
-        raise SystemExit(f"The native operators are wrong: {said}; nothing was timed.")
-    if deodr is None:
-        return said
-    deodr.forward()
+    if off > 2e-3 or max(errors) > 1e-2:
+        raise SystemExit(
+            f"The native mesh operators are wrong: {off} of the pixels, {errors} of the gradients."
+        )
+    return max(errors)
+
+
+def differ_from_deodr(studio: Studio, deodr: Deodr) -> float:
+    """Images, on average; gradients have to point the same way."""
+    studio.forward(), deodr.forward()
     images = torch.from_numpy(np.stack(deodr.images)).permute(0, 3, 1, 2)
     apart = float((studio.images.detach() - images).abs().mean())
     alike = [
         float(torch.nn.functional.cosine_similarity(ours.double().flatten(), theirs.flatten(), dim=0))
-        for ours, theirs in zip(gradients, deodr.on_screen(), strict=True)
+        for ours, theirs in zip(studio.on_screen(), deodr.on_screen(), strict=True)
     ]
-    said += f"; DEODR's images within {apart:.0e} on average, cosines of gradients {min(alike):.3f} or more"
     if apart > 1e-2 or min(alike) < 0.9:
-        raise SystemExit(f"DEODR draws something else: {said}; nothing was timed.")
-    return said
+        raise SystemExit(
+            f"DEODR draws something else: {apart} in the images, cosines {alike} of the gradients."
+        )
+    return apart
 
 
-def milliseconds(*runs: Callable[[], object]) -> list[float]:
-    """Processor time of each, the least of several rounds in turn."""
-    least = [math.inf] * len(runs)
-    for _ in range(ROUNDS):
-        for index, run in enumerate(runs):
-            for _ in range(RUNS):
-                start = time.process_time()
-                run()
-                least[index] = min(least[index], 1000 * (time.process_time() - start))
-    return least
+def drawing(textured: bool, supersample: int) -> Contest:
+    """Shaded pictures as the catalogue and turntables draw them, forward only."""
+    vertices, faces = ball()
+    rng = torch.Generator().manual_seed(0)
+    surface = Surface(
+        vertices=vertices,
+        faces=faces.int(),
+        face_materials=torch.zeros(len(faces), dtype=torch.int32),
+        base_colors=torch.ones(1, 4),
+        textures=pack_textures([torch.rand(512, 512, 4, generator=rng).clamp(min=0.5) if textured else None]),
+        uvs=vertices[faces][..., :2] + 0.5 if textured else None,
+    )
+    cameras = orbit(*CAMERAS, 128, 128, 2.0, 41.0)
+    light = Light(0.5, 0.2, torch.tensor([[0.2, 0.2, 0.1], [-0.1, 0.1, 0.0]]))
+
+    def draw(backend: Backend) -> MeshImages:
+        return draw_surface(
+            surface, cameras.world_to_camera, cameras.intrinsics, torch.ones(VIEWS, 3), 128, 128,
+            light=light, supersample=supersample, backend=backend,
+        )  # fmt: skip
+
+    def differ() -> float:
+        off = float(((draw("native").rgb - draw("torch").rgb).abs().amax(1) > 1e-3).float().mean())
+        if off > 2e-3:
+            raise SystemExit(f"The native picture differs from the reference's in {off} of its pixels.")
+        return off
+
+    work = f"drawing {'a texture' if textured else 'plain'}, {supersample**2} samples, 4 views of 128^2"
+    native, torch_ = functools.partial(draw, "native"), functools.partial(draw, "torch")
+    return Contest(work, native, f"torch {torch.__version__}", torch_, differ)
 
 
-def main() -> None:
-    """One row for each resolution, library and pass."""
+def contests() -> Iterator[Contest | NotRun]:
+    """DEODR at two sizes, forward alone and with backward; then the drawing of shaded pictures."""
     warnings.filterwarnings("ignore", category=DeprecationWarning)  # numpy's, from DEODR
-    torch.set_num_threads(1)
-    print(*library.report(), sep="\n")
-    try:
-        peer = f"DEODR {importlib.metadata.version('deodr')}"
-    except importlib.metadata.PackageNotFoundError:
-        peer = "DEODR: not installed: pip install '.[bench]'"
-    found = "not installed" not in peer
-    print(f"{peer}\n")
     for resolution in (128, 256):
         task = task_of(resolution)
-        studio, deodr = Studio(task), Deodr(task) if found else None
-        print(f"{len(task.faces)} faces, {VIEWS} views of {resolution}^2: {check(task, studio, deodr)}")
-        steps = [studio.forward, lambda studio=studio: (studio.forward(), studio.backward())]
-        if deodr is not None:
-            steps += [deodr.forward, lambda deodr=deodr: (deodr.forward(), deodr.backward())]
-        times = milliseconds(*steps)
-        print(f"{'':>10} {'forward':>9} {'backward':>9} {'both':>9}")
-        for name, (forward, both) in zip(("studio", "DEODR"), (times[:2], times[2:]), strict=False):
-            if len(times) > 2 or name == "studio":
-                print(f"{name:>10} {forward:9.2f} {both - forward:9.2f} {both:9.2f}")
-        if deodr is not None:
-            forward, both = times[2] / times[0], times[3] / times[1]
-            backward = (times[3] - times[2]) / (times[1] - times[0])
-            print(f"{'ratio':>10} {forward:8.1f}x {backward:8.1f}x {both:8.1f}x\n")
-
-
-if __name__ == "__main__":
-    main()
+        studio = Studio(task)
+        work = f"mesh, {len(task.faces)} faces, {VIEWS} views of {resolution}^2"
+        differ_from_reference(task, studio)
+        try:
+            peer = f"DEODR {importlib.metadata.version('deodr')}"
+        except importlib.metadata.PackageNotFoundError:
+            yield NotRun(work, "DEODR", "not installed: pip install '.[bench]'")
+        else:
+            deodr = Deodr(task)
+            differ = functools.partial(differ_from_deodr, studio, deodr)
+            yield Contest(f"{work}, forward", studio.forward, peer, deodr.forward, differ)
+            yield Contest(work, studio.step, peer, deodr.step, differ, 3)
+        yield NotRun(work, "PyTorch3D", "PyPI has no Linux wheel of it")
+    for textured in (False, True):
+        for supersample in (1, 2):
+            yield drawing(textured, supersample)

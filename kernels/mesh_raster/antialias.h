@@ -10,29 +10,11 @@
 // surface: faces are small near outlines, where they are seen from the side, and outlines would be missed.
 #pragma once
 
-#include "mesh_raster/mesh_raster.h"
-#include "studio/math/vector.h"
+#include "mesh_raster/mesh.h"
 
 STUDIO_NAMESPACE_BEGIN
 
 inline constexpr int MAX_STEPS = 128;
-inline constexpr int8_t FRONT = 1, BACK = -1;
-
-HD const int32_t* indices_of(const StudioMesh& mesh, int64_t view, int64_t face) {
-  return mesh.indices + 3 * ((mesh.own_faces != 0 ? view * mesh.faces : 0) + face);
-}
-
-// 1 or -1: from which side the face is seen; 0 where it is not.
-HD int8_t facing_of(const StudioMesh& mesh, int64_t view, int64_t face) {
-  const int32_t* corners = indices_of(mesh, view, face);
-  Vec3<float> u[3];
-  for (int i = 0; i < 3; ++i) {
-    const float* p = mesh.positions + 4 * (view * mesh.vertices + corners[i]);
-    u[i] = {p[0], p[1], p[3]};
-  }
-  const float volume = dot(cross(u[1] - u[0], u[2] - u[0]), u[0]);
-  return volume > 0 ? FRONT : volume < 0 ? BACK : 0;
-}
 
 // Whether an edge of a face is a silhouette, given what face_neighbours says of it and the facing of the neighbour:
 // nothing continues the surface there, or what does is folded behind it.

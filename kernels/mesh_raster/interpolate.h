@@ -1,4 +1,4 @@
-// Attributes of vertices at one pixel: the bodies of the CPU's and CUDA's loops.
+// Attributes of vertices at one pixel: the bodies of CUDA's loops; a CPU takes pixels by lanes (cpu_interpolate.h).
 #pragma once
 
 #include "mesh_raster/mesh_raster.h"

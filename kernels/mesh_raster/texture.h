@@ -26,28 +26,44 @@ HD int64_t wrapped(int64_t i, int64_t size, int32_t wrap) {
   return i < size ? i : period - 1 - i;
 }
 
+// The two texels around a place along one axis.
+struct AxisTexels {
+  int64_t index[2];
+  float t;  // from the first to the second
+};
+
+// u runs from 0 to 1 over `size` texels.
+HD AxisTexels texels_on_axis(float u, int64_t size, int32_t wrap) {
+  const float x = u * static_cast<float>(size) - 0.5f, first = floorf(x);
+  AxisTexels out;
+  out.t = x - first;
+  for (int i = 0; i < 2; ++i) out.index[i] = wrapped(static_cast<int64_t>(first) + i, size, wrap);
+  return out;
+}
+
+HD AxisTexels rows_at(const StudioTexture& in, int level, float v) {
+  return texels_on_axis(1 - reduced(v, in.wrap), in.heights[level], in.wrap);
+}
+
 // The four texels around a place on one level.
 struct Footprint {
   int64_t texel[4];  // top left, top right, bottom left, bottom right
+  int64_t rows[2];   // of the texture
   float s, t;        // from left to right, from top to bottom
 
   HD float weight(int i) const { return ((i & 1) != 0 ? s : 1 - s) * ((i & 2) != 0 ? t : 1 - t); }
 };
 
 HD Footprint footprint(const StudioTexture& in, int level, int64_t view, float u, float v) {
-  const int64_t height = in.heights[level], width = in.widths[level];
-  const float x = reduced(u, in.wrap) * static_cast<float>(width) - 0.5f;
-  const float y = (1 - reduced(v, in.wrap)) * static_cast<float>(height) - 0.5f;
-  const float left = floorf(x), top = floorf(y);
+  const AxisTexels columns = texels_on_axis(reduced(u, in.wrap), in.widths[level], in.wrap);
+  const AxisTexels rows = rows_at(in, level, v);
+  const int64_t base = in.textures > 1 ? view * in.heights[level] : 0;
   Footprint out;
-  out.s = x - left, out.t = y - top;
-  int64_t columns[2], rows[2];
-  for (int i = 0; i < 2; ++i) {
-    columns[i] = wrapped(static_cast<int64_t>(left) + i, width, in.wrap);
-    rows[i] = wrapped(static_cast<int64_t>(top) + i, height, in.wrap);
+  out.s = columns.t, out.t = rows.t;
+  for (int i = 0; i < 2; ++i) out.rows[i] = rows.index[i];
+  for (int i = 0; i < 4; ++i) {
+    out.texel[i] = (base + rows.index[i >> 1]) * in.widths[level] + columns.index[i & 1];
   }
-  const int64_t base = in.textures > 1 ? view * height : 0;
-  for (int i = 0; i < 4; ++i) out.texel[i] = (base + rows[i >> 1]) * width + columns[i & 1];
   return out;
 }
 
@@ -125,7 +141,7 @@ HD void place_vjp_at(const StudioTextureBackward& task, int64_t channels, int64_
   if (task.v_level != nullptr) task.v_level[view * in.pixels + pixel] = mix.inside ? v_level : 0;
 }
 
-// add(pointer, value) for each number that the pixel adds to the rows of v_texels for which owns(row).
+// add(pointer, value) for each number that the pixel adds to v_texels, where owns(level, row of the texture).
 template <class Owns, class Add>
 HD void texels_vjp_at(const StudioTextureBackward& task, int64_t channels, int64_t view, int64_t pixel, Owns&& owns,
                       Add&& add) {
@@ -138,7 +154,7 @@ HD void texels_vjp_at(const StudioTextureBackward& task, int64_t channels, int64
     const float share = part == 0 ? 1 - mix.t : mix.t;
     const Footprint at = footprint(in, level, view, u, v);
     for (int i = 0; i < 4; ++i) {
-      if (!owns(at.texel[i])) continue;
+      if (!owns(level, at.rows[i >> 1])) continue;
       const float weight = share * at.weight(i);
       float* row = task.v_texels[level] + at.texel[i] * channels;
       for (int64_t c = 0; c < channels; ++c) add(row + c, weight * v_out[c * in.pixels]);

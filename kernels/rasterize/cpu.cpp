@@ -243,7 +243,7 @@ void rasterize(const StudioRasterize& in) {
   const int k = in.supersample, columns = in.width * k, rows = in.height * k;
   const int64_t cameras = in.camera_count, vertices = in.vertex_count, faces = in.face_count;
   const Buffer<ScreenVertex> projected(cameras * vertices);
-  const Buffer<Bounds> boxes(cameras * faces);
+  const FaceBounds bounds(cameras, faces);
   const auto seen_by = [&](int64_t camera) {
     return ScreenMesh{projected.data() + camera * vertices, in.faces, 1 / in.near_depth, columns, rows, false};
   };
@@ -266,10 +266,10 @@ void rasterize(const StudioRasterize& in) {
   parallel_for(in.threads, cameras * face_chunks, [&](int64_t task, int) {
     const int64_t camera = task / face_chunks, begin = task % face_chunks * FACE_CHUNK;
     const int64_t end = begin + FACE_CHUNK < faces ? begin + FACE_CHUNK : faces;
-    Bounds* box = boxes.data() + camera * faces;
-    find_bounds(seen_by(camera), begin, end, box);
+    const FaceBounds::View all = bounds.of(camera);
+    find_bounds(seen_by(camera), begin, end, all);
     for (int64_t face = begin; face < end; ++face) {
-      if (!(opacity(in, face) > 0)) box[face] = NO_BOUNDS;
+      if (!(opacity(in, face) > 0)) all.bounds[face] = NO_BOUNDS;
     }
   });
 
@@ -285,7 +285,7 @@ void rasterize(const StudioRasterize& in) {
     const auto layer_of = [&](int64_t face) -> const Layer& {
       return any_glass && opacity(in, face) < 1 ? glass : opaque;
     };
-    draw_faces(seen, faces, boxes.data() + camera * faces, first, last, layer_of, KeepOpaque(in, seen));
+    draw_faces(seen, bounds.of(camera), first, last, layer_of, KeepOpaque(in, seen));
     shade(in, seen, camera, opaque, any_glass ? &glass : nullptr);
   });
 }

@@ -7,20 +7,14 @@
 #include <stdexcept>
 
 #include "studio/buffer.h"
+#include "studio/index.h"
 #include "studio/math/triangle.h"
 #include "studio/simd.h"
 
 STUDIO_NAMESPACE_BEGIN
 
 inline constexpr int64_t FACE_CHUNK = 4096;   // faces or vertices in one task
-inline constexpr float MARGIN_PX = 1e-2f;  // more than rounding can move a corner
-inline constexpr float ABOVE_ZERO = 1.17549435e-38f;  // the least normal number
 inline constexpr int MAX_SIDE = 32767;     // samples, for Bounds
-
-// Homogeneous samples (x / w, y / w), and a number a that is linear in space: a / w says how near the vertex is.
-struct ScreenVertex {
-  float x, y, w, a;
-};
 
 // The triangles of one view.
 struct ScreenMesh {
@@ -39,6 +33,31 @@ struct Bounds {
 };
 inline constexpr Bounds NO_BOUNDS{0, INT16_MAX, -1, -1};
 
+// The rows that LANES neighbouring faces may cover: faces that lie together in the list often lie together in space.
+struct RowSpan {
+  int16_t y0, y1;
+};
+
+// Bounds of all faces of some views.
+class FaceBounds {
+ public:
+  struct View {
+    int64_t faces;
+    Bounds* bounds;  // [faces]
+    RowSpan* spans;  // [faces / LANES], of the bounds before some were taken out
+  };
+
+  FaceBounds(int64_t views, int64_t faces)
+      : faces_(faces), groups_((faces + LANES - 1) / LANES), bounds_(views * faces), spans_(views * groups_) {}
+
+  View of(int64_t view) const { return {faces_, bounds_.data() + view * faces_, spans_.data() + view * groups_}; }
+
+ private:
+  const int64_t faces_, groups_;
+  const Buffer<Bounds> bounds_;
+  const Buffer<RowSpan> spans_;
+};
+
 // The corners of LANES faces, one a lane.
 struct LaneCorners {
   Vec3<Float> u[3];
@@ -56,87 +75,79 @@ struct LaneCorners {
   }
 };
 
-// Bounds of the faces from begin to before end. Faces that pass through the camera's plane or the near plane may reach
-// anywhere.
-inline void find_bounds(const ScreenMesh& mesh, int64_t begin, int64_t end, Bounds* bounds) {
-  const Float zero = 0.0f, most = mesh.most, half = 0.5f;
-  const Float last_x = static_cast<float>(mesh.columns - 1), last_y = static_cast<float>(mesh.rows - 1);
+// Bounds of the faces from begin, a multiple of LANES, to before end.
+inline void find_bounds(const ScreenMesh& mesh, int64_t begin, int64_t end, const FaceBounds::View& out) {
   for (int64_t first = begin; first < end; first += LANES) {
     int64_t faces[LANES];
     for (int lane = 0; lane < LANES; ++lane) faces[lane] = first + lane < end ? first + lane : end - 1;
     const LaneCorners corners(mesh, faces);
-    Float finite = 0.0f, x0 = INFINITY, y0 = INFINITY, x1 = -INFINITY, y1 = -INFINITY;
-    Float least_w = INFINITY, most_w = -INFINITY, most_a = -INFINITY, least_beyond = INFINITY, most_beyond = -INFINITY;
-    for (int i = 0; i < 3; ++i) {
-      const Vec3<Float>& u = corners.u[i];
-      const Float a = corners.a[i], inverse = Float(1.0f) / u.z, x = u.x * inverse, y = u.y * inverse;
-      const Float beyond = most * u.z - a;
-      finite += (u.x + u.y + u.z + a) * zero;
-      x0 = min(x0, x), x1 = max(x1, x), y0 = min(y0, y), y1 = max(y1, y);
-      least_w = min(least_w, u.z), most_w = max(most_w, u.z), most_a = max(most_a, a);
-      least_beyond = min(least_beyond, beyond), most_beyond = max(most_beyond, beyond);
-    }
-    Mask seen = (finite == zero) & (most_w > zero) & (most_a > zero) & (most_beyond >= zero);
-    if (mesh.cull) seen = seen & (signed_volume(corners.u) < zero);
-    const Mask whole = (least_w > zero) & (least_beyond >= zero);
-    // Sample i lies at i + 0.5. Clamped before rounding, for numbers that no integer holds.
-    const Float margin = MARGIN_PX;
-    x0 = select(whole, max(x0 - half - margin, zero), zero), y0 = select(whole, max(y0 - half - margin, zero), zero);
-    x1 = select(whole, max(min(x1 - half + margin, last_x), Float(-1.0f)), last_x);
-    y1 = select(whole, max(min(y1 - half + margin, last_y), Float(-1.0f)), last_y);
-    const Float limit = static_cast<float>(MAX_SIDE);
-    x0 = min(x0, limit), y0 = min(y0, limit);
-    const Float low_x = trunc(x0), low_y = trunc(y0);
-    x0 = select(low_x < x0, low_x + 1.0f, low_x), y0 = select(low_y < y0, low_y + 1.0f, low_y);
-    x1 = trunc(x1 + 1.0f) - 1.0f, y1 = trunc(y1 + 1.0f) - 1.0f;
-    const uint32_t bits = (seen & (x0 <= x1) & (y0 <= y1)).bits();
-    const auto at = [](Float value, int lane) { return static_cast<int16_t>(value[lane]); };
+    const SampleBox<Float> box = sample_box(corners.u, corners.a, mesh.most, mesh.cull, mesh.columns, mesh.rows);
+    const uint32_t reached = box.reached.bits();
+    RowSpan span{INT16_MAX, -1};
     for (int lane = 0; lane < LANES && first + lane < end; ++lane) {
-      bounds[first + lane] =
-          (bits >> lane & 1) != 0 ? Bounds{at(x0, lane), at(y0, lane), at(x1, lane), at(y1, lane)} : NO_BOUNDS;
+      const auto at = [lane](Float value) { return static_cast<int16_t>(value[lane]); };
+      if ((reached >> lane & 1) == 0) {
+        out.bounds[first + lane] = NO_BOUNDS;
+        continue;
+      }
+      const Bounds bounds{at(box.x0), at(box.y0), at(box.x1), at(box.y1)};
+      out.bounds[first + lane] = bounds;
+      span.y0 = bounds.y0 < span.y0 ? bounds.y0 : span.y0, span.y1 = bounds.y1 > span.y1 ? bounds.y1 : span.y1;
     }
+    out.spans[first / LANES] = span;
   }
 }
 
-// The nearest face of each sample in the rows y0 to y1 - 1 of one view, in blocks of one sample a lane.
+// What is drawn at once, one sample a lane.
+inline constexpr int BLOCK_WIDTH = 4, BLOCK_HEIGHT = QUADS;
+
+// The nearest face of each sample in the rows y0 to y1 - 1 of one view. Blocks may begin at any sample: behind the last
+// column and row there is room for the rest of them.
 class Layer {
  public:
-  static constexpr int BLOCK_WIDTH = 4, BLOCK_HEIGHT = LANES / BLOCK_WIDTH;
-
   Layer(int y0, int y1, int columns, bool exists = true)
       : y0(y0),
         y1(y1),
         columns(columns),
-        blocks_across_((columns + BLOCK_WIDTH - 1) / BLOCK_WIDTH),
-        size_(exists ? (y1 - y0 + BLOCK_HEIGHT - 1) / BLOCK_HEIGHT * blocks_across_ * LANES : 0),
+        stride(columns + BLOCK_WIDTH - 1),
+        size_(exists ? stride * (y1 - y0 + BLOCK_HEIGHT - 1) : 0),
         nearness(size_),
         nearest(size_) {
     for (int64_t i = 0; i < size_; ++i) nearness[i] = 0, nearest[i] = -1;
   }
 
-  int64_t block(int column, int row) const {
-    return ((row - y0) / BLOCK_HEIGHT * blocks_across_ + column / BLOCK_WIDTH) * LANES;
-  }
-  int64_t at(int column, int row) const {
-    return block(column, row) + (row - y0) % BLOCK_HEIGHT * BLOCK_WIDTH + column % BLOCK_WIDTH;
-  }
+  int64_t at(int column, int row) const { return (row - y0) * stride + column; }
 
   const int y0, y1, columns;
+  const int64_t stride;
 
  private:
-  const int64_t blocks_across_, size_;
+  const int64_t size_;
 
  public:
   const Buffer<float> nearness;   // 0 where there is no face
   const Buffer<int32_t> nearest;  // -1 where there is no face
 };
 
+// A block of a layer whose rows lie `stride` apart.
+HD Float load_block(const float* from, int64_t stride) {
+  Quad rows[QUADS];
+  for (int i = 0; i < QUADS; ++i) rows[i] = load_quad(from + i * stride);
+  return join(rows);
+}
+
+HD void store_block(Float block, float* to, int64_t stride) {
+  Quad rows[QUADS];
+  split(block, rows);
+  for (int i = 0; i < QUADS; ++i) store_quad(rows[i], to + i * stride);
+}
+
 // The centres of a block's samples from its corner.
 inline constexpr struct Places {
   alignas(64) float x[LANES]{}, y[LANES]{};
   constexpr Places() {
     for (int i = 0; i < LANES; ++i) {
-      x[i] = static_cast<float>(i % Layer::BLOCK_WIDTH) + 0.5f, y[i] = static_cast<float>(i / Layer::BLOCK_WIDTH) + 0.5f;
+      x[i] = static_cast<float>(i % BLOCK_WIDTH) + 0.5f, y[i] = static_cast<float>(i / BLOCK_WIDTH) + 0.5f;
     }
   }
 } PLACES;
@@ -161,12 +172,13 @@ void draw_face(const ScreenTriangle<Float>& lanes, int lane, int64_t face, Bound
   if (tested) keep.turn_to(face);
 
   const int y0 = box.y0 > layer.y0 ? box.y0 : layer.y0, y1 = box.y1 < layer.y1 - 1 ? box.y1 : layer.y1 - 1;
-  for (int row = y0 - (y0 - layer.y0) % Layer::BLOCK_HEIGHT; row <= y1; row += Layer::BLOCK_HEIGHT) {
+  const Float id = float_of(static_cast<int32_t>(face) - RawInt{});
+  for (int row = y0; row <= y1; row += BLOCK_HEIGHT) {
     const Float y = place_y + static_cast<float>(row);
-    for (int column = box.x0 / Layer::BLOCK_WIDTH * Layer::BLOCK_WIDTH; column <= box.x1; column += Layer::BLOCK_WIDTH) {
+    for (int column = box.x0; column <= box.x1; column += BLOCK_WIDTH) {
       const Float x = place_x + static_cast<float>(column);
-      const int64_t at = layer.block(column, row);
-      const Float before = Float::load(layer.nearness.data() + at), here = on_screen(nearness, x, y);
+      float* nearness_at = layer.nearness.data() + layer.at(column, row);
+      const Float before = load_block(nearness_at, layer.stride), here = on_screen(nearness, x, y);
       Mask wins = (on_screen(e0, x, y) >= least0) & (on_screen(e1, x, y) >= least1) &
                   (on_screen(e2, x, y) >= least2) & (here > before) & (here <= Float(most));
       if (!any(wins)) continue;
@@ -176,18 +188,16 @@ void draw_face(const ScreenTriangle<Float>& lanes, int lane, int64_t face, Bound
         for (int i = 0; i < LANES; ++i) kept[i] = (bits >> i & 1) != 0 && keep(x[i], y[i]) ? 1.0f : 0.0f;
         wins = Float::load(kept) > Float(0.0f);
       }
-      select(wins, here, before).store(layer.nearness.data() + at);
-      float* nearest = reinterpret_cast<float*>(layer.nearest.data() + at);
-      const Float id = float_of(static_cast<int32_t>(face) - RawInt{});
-      select(wins, id, Float::load(nearest)).store(nearest);
+      store_block(select(wins, here, before), nearness_at, layer.stride);
+      float* nearest_at = reinterpret_cast<float*>(layer.nearest.data() + layer.at(column, row));
+      store_block(select(wins, id, load_block(nearest_at, layer.stride)), nearest_at, layer.stride);
     }
   }
 }
 
 // Draws the faces whose bounds reach into the layers; layer_of(face) says which one a face is drawn to.
 template <class LayerOf, class Keep>
-void draw_faces(const ScreenMesh& mesh, int64_t count, const Bounds* bounds, int y0, int y1, LayerOf&& layer_of,
-                Keep&& keep) {
+void draw_faces(const ScreenMesh& mesh, const FaceBounds::View& all, int y0, int y1, LayerOf&& layer_of, Keep&& keep) {
   int64_t faces[LANES];
   int waiting = 0;
   const auto draw = [&] {
@@ -197,14 +207,18 @@ void draw_faces(const ScreenMesh& mesh, int64_t count, const Bounds* bounds, int
     const uint32_t drawn = set_up(corners.u, corners.a, Float(ABOVE_ZERO), lanes).bits();
     for (int lane = 0; lane < waiting; ++lane) {
       if ((drawn >> lane & 1) == 0) continue;
-      draw_face(lanes, lane, faces[lane], bounds[faces[lane]], mesh.most, keep, layer_of(faces[lane]));
+      draw_face(lanes, lane, faces[lane], all.bounds[faces[lane]], mesh.most, keep, layer_of(faces[lane]));
     }
     waiting = 0;
   };
-  for (int64_t face = 0; face < count; ++face) {
-    if (bounds[face].y0 >= y1 || bounds[face].y1 < y0) continue;
-    faces[waiting++] = face;
-    if (waiting == LANES) draw();
+  const auto reaches = [&](const auto& rows) { return rows.y0 < y1 && rows.y1 >= y0; };
+  for (int64_t first = 0; first < all.faces; first += LANES) {
+    if (!reaches(all.spans[first / LANES])) continue;
+    for (int64_t face = first; face < min_of(first + LANES, all.faces); ++face) {
+      if (!reaches(all.bounds[face])) continue;
+      faces[waiting++] = face;
+      if (waiting == LANES) draw();
+    }
   }
   if (waiting > 0) draw();
 }

@@ -187,15 +187,26 @@ HD Float join(const Quad (&quads)[QUADS]) {
 #endif
 }
 
-// Rows of WIDTH floats, one for each lane, to one vector a column.
-template <int WIDTH>
-HD void load_rows(const float* const (&rows)[LANES], Float (&columns)[WIDTH]) {
+HD void split(Float all, Quad (&quads)[QUADS]) {
+#if defined(__AVX512F__) && defined(__AVX512DQ__)
+  quads[0] = _mm512_castps512_ps128(all.raw), quads[1] = _mm512_extractf32x4_ps(all.raw, 1);
+  quads[2] = _mm512_extractf32x4_ps(all.raw, 2), quads[3] = _mm512_extractf32x4_ps(all.raw, 3);
+#elif defined(__AVX2__)
+  quads[0] = _mm256_castps256_ps128(all.raw), quads[1] = _mm256_extractf128_ps(all.raw, 1);
+#else
+  quads[0] = all.raw;
+#endif
+}
+
+// Rows of WIDTH floats, one for each lane at row_of(lane), to one vector a column.
+template <int WIDTH, class RowOf>
+HD void gather_rows(RowOf&& row_of, Float (&columns)[WIDTH]) {
   if constexpr (WIDTH % 4 == 0) {
     for (int i = 0; i < WIDTH; i += 4) {
       RawFloat square[4];
       for (int j = 0; j < 4; ++j) {
         Quad quads[QUADS];
-        for (int part = 0; part < QUADS; ++part) quads[part] = load_quad(rows[4 * part + j] + i);
+        for (int part = 0; part < QUADS; ++part) quads[part] = load_quad(row_of(4 * part + j) + i);
         square[j] = join(quads).raw;
       }
       transpose(square);
@@ -204,10 +215,15 @@ HD void load_rows(const float* const (&rows)[LANES], Float (&columns)[WIDTH]) {
   } else {
     for (int i = 0; i < WIDTH; ++i) {
       Quad quads[QUADS];
-      for (int lane = 0; lane < LANES; ++lane) quads[lane / 4][lane % 4] = rows[lane][i];
+      for (int lane = 0; lane < LANES; ++lane) quads[lane / 4][lane % 4] = row_of(lane)[i];
       columns[i] = join(quads);
     }
   }
+}
+
+template <int WIDTH>
+HD void load_rows(const float* const (&rows)[LANES], Float (&columns)[WIDTH]) {
+  gather_rows([&](int lane) { return rows[lane]; }, columns);
 }
 
 // The way back, for the first `lanes` rows.

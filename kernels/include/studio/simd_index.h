@@ -10,6 +10,20 @@ typedef uint32_t RawUint __attribute__((vector_size(4 * LANES)));
 
 HD RawUint to_index(Float x) { return reinterpret_cast<RawUint>(__builtin_convertvector(x.raw, RawInt)); }
 
+HD Mask is_negative(RawInt values) {
+#if defined(__AVX512F__) && defined(__AVX512DQ__)
+  return {_mm512_movepi32_mask(reinterpret_cast<__m512i>(values))};
+#else
+  return {values < RawInt{}};
+#endif
+}
+
+HD RawInt load_ints(const int32_t* from) {
+  RawInt values;
+  __builtin_memcpy(&values, from, sizeof values);
+  return values;
+}
+
 typedef double Doubles __attribute__((vector_size(16)));
 
 // 1, 2, 4 or 8 neighbouring floats.

@@ -78,23 +78,27 @@ HD Fragment<T> fragment(const ClipCorners<T>& c, const ScreenPlace<T>& at) {
   return out;
 }
 
-// The corners' gradient from that of the fragment. SLOPES: its slopes have one.
-template <bool SLOPES, class T>
+// The corners' gradient from that of the fragment. DEPTH, SLOPES: these have one.
+template <bool DEPTH, bool SLOPES, class T>
 HD ClipCorners<T> fragment_vjp(const ClipCorners<T>& c, const ScreenPlace<T>& at, const Fragment<T>& v) {
   const PixelEdges<T> p = pixel_edges(c, at);
   const Fragment<T> f = fragment(c, at);
   T along_x[3], along_y[3];
   edge_slopes(c, p, along_x, along_y);
   const T sum_x = along_x[0] + along_x[1] + along_x[2], sum_y = along_y[0] + along_y[1] + along_y[2];
-  const T w = f.weights[0] * c.w[0] + f.weights[1] * c.w[1] + f.weights[2] * c.w[2];
-  const T v_depth = select(w > T(0), v.depth / w, T(0));
-
   ClipCorners<T> out;
   T v_weights[3], v_sum_x = T(0), v_sum_y = T(0), v_sum = T(0);
+  for (int i = 0; i < 3; ++i) out.z[i] = out.w[i] = T(0), v_weights[i] = v.weights[i];
+  if (DEPTH) {
+    const T w = f.weights[0] * c.w[0] + f.weights[1] * c.w[1] + f.weights[2] * c.w[2];
+    const T v_depth = select(w > T(0), v.depth / w, T(0));
+    for (int i = 0; i < 3; ++i) {
+      out.z[i] = v_depth * f.weights[i];
+      out.w[i] = -v_depth * f.depth * f.weights[i];
+      v_weights[i] += v_depth * (c.z[i] - f.depth * c.w[i]);
+    }
+  }
   for (int i = 0; i < 3; ++i) {
-    out.z[i] = v_depth * f.weights[i];
-    out.w[i] = -v_depth * f.depth * f.weights[i];
-    v_weights[i] = v.weights[i] + v_depth * (c.z[i] - f.depth * c.w[i]);
     if (SLOPES) {
       v_weights[i] -= p.scale * (v.slopes_x[i] * sum_x + v.slopes_y[i] * sum_y);
       v_sum_x -= p.scale * v.slopes_x[i] * f.weights[i];

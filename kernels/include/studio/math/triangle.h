@@ -12,6 +12,11 @@
 
 STUDIO_NAMESPACE_BEGIN
 
+// Homogeneous samples (x / w, y / w), and a number a that is linear in space: a / w says how near the vertex is.
+struct ScreenVertex {
+  float x, y, w, a;
+};
+
 // x A + y B + C on the screen
 template <class T>
 HD T on_screen(const Vec3<T>& plane, T x, T y) {
@@ -61,6 +66,47 @@ HD Condition<T> set_up(const Vec3<T> (&u)[3], const T (&a)[3], T above_zero, Scr
   out.nearness = {zero, zero, around};
   for (int i = 0; i < 3; ++i) out.nearness += (scale * (a[i] - around * u[i].z)) * out.edges[i];
   return (inverse_volume * zero == zero) & (volume * zero == zero);
+}
+
+inline constexpr float ABOVE_ZERO = 1.17549435e-38f;  // the least normal number
+inline constexpr float MARGIN_PX = 1e-2f;             // more than rounding can move a corner
+
+// The samples that a triangle may cover: columns x0 <= x <= x1 and rows y0 <= y <= y1, of which sample i lies at i + 0.5.
+template <class T>
+struct SampleBox {
+  T x0, y0, x1, y1;     // whole numbers
+  Condition<T> reached;  // there is such a sample
+};
+
+// Corners with their numbers a, drawn where 0 < a / w <= most; `cull`: not where they wind clockwise as seen. Triangles
+// that pass through the camera's plane or the near plane may reach anywhere.
+template <class T>
+HD SampleBox<T> sample_box(const Vec3<T> (&u)[3], const T (&a)[3], float most, bool cull, int columns, int rows) {
+  const T zero = T(0), one = T(1), half = T(0.5f), margin = T(MARGIN_PX), infinity = T(INFINITY);
+  const T last_x = T(static_cast<float>(columns - 1)), last_y = T(static_cast<float>(rows - 1));
+  T finite = zero, x0 = infinity, y0 = infinity, x1 = -infinity, y1 = -infinity;
+  T least_w = infinity, most_w = -infinity, most_a = -infinity, least_beyond = infinity, most_beyond = -infinity;
+  for (int i = 0; i < 3; ++i) {
+    const T inverse = one / u[i].z, x = u[i].x * inverse, y = u[i].y * inverse, beyond = T(most) * u[i].z - a[i];
+    finite += (u[i].x + u[i].y + u[i].z + a[i]) * zero;
+    x0 = min(x0, x), x1 = max(x1, x), y0 = min(y0, y), y1 = max(y1, y);
+    least_w = min(least_w, u[i].z), most_w = max(most_w, u[i].z), most_a = max(most_a, a[i]);
+    least_beyond = min(least_beyond, beyond), most_beyond = max(most_beyond, beyond);
+  }
+  Condition<T> seen = (finite == zero) & (most_w > zero) & (most_a > zero) & (most_beyond >= zero);
+  if (cull) seen = seen & (signed_volume(u) < zero);
+  const Condition<T> whole = (least_w > zero) & (least_beyond >= zero);
+  // Clamped before rounding, for numbers that no integer holds.
+  x0 = select(whole, max(x0 - half - margin, zero), zero), y0 = select(whole, max(y0 - half - margin, zero), zero);
+  x1 = select(whole, max(min(x1 - half + margin, last_x), -one), last_x);
+  y1 = select(whole, max(min(y1 - half + margin, last_y), -one), last_y);
+  x0 = min(x0, last_x + one), y0 = min(y0, last_y + one);
+  const T low_x = trunc(x0), low_y = trunc(y0);
+  SampleBox<T> box;
+  box.x0 = select(low_x < x0, low_x + one, low_x), box.y0 = select(low_y < y0, low_y + one, low_y);
+  box.x1 = trunc(x1 + one) - one, box.y1 = trunc(y1 + one) - one;
+  box.reached = seen & (box.x0 <= box.x1) & (box.y0 <= box.y1);
+  return box;
 }
 
 template <class T>

@@ -5,7 +5,7 @@
 
 #include "studio/buffer.h"
 #include "studio/index.h"
-#include "studio/math/volume.h"
+#include "studio/math/activation.h"
 #include "studio/parallel.h"
 #include "studio/simd.h"
 
@@ -70,18 +70,6 @@ void add_product(const Strided& a, const float* b, float* sum, int64_t rows, int
     add_columns<2>(a, b + j, columns, sum + j, columns, rows, count);
   }
   for (; j < columns; j += LANES) add_columns<1>(a, b + j, columns, sum + j, columns, rows, count);
-}
-
-HD Float activate(Float x, bool softplus) {
-  const Float positive = max(Float(0.0f), x);  // in this order what is not a number stays so
-  if (!softplus) return positive;
-  const Float tail = exp2(max(abs(x) * Float(-1.44269504f), Float(-126.0f)));
-  return positive + log2(Float(1.0f) + tail) * Float(0.69314718f);
-}
-
-// The derivative of the activation, from its value: 1 - exp(-y) for softplus.
-HD Float activation_slope(Float y, bool softplus) {
-  return softplus ? opacity_of(y) : select(y <= Float(0.0f), Float(0.0f), Float(1.0f));
 }
 
 // The weights in the two orders that the products read, and where each layer begins in them and in the gradients.

@@ -1,6 +1,6 @@
 // A small multi-layer perceptron over many points: the layers of a block of points follow each other while its numbers
 // lie in the nearest cache. Layer l takes h to activation(weights[l] h + biases[l]), the last one without activation.
-// Backward computes the layers again rather than read them back from memory. For the CPU alone: on CUDA torch serves.
+// Backward computes the layers again rather than have forward keep them.
 #pragma once
 
 #include "abi.h"

@@ -1,8 +1,8 @@
 """A small multi-layer perceptron over many points, as fields have behind their encoding.
 
 Müller et al., Real-time Neural Radiance Caching for Path Tracing, 2021 (arXiv:2106.12372), keep the layers of
-a block of points together in fast memory; so does the kernel in ``kernels/mlp``, for the CPU.
-``mlp_reference.py`` is the same in plain torch.
+a block of points together in fast memory; so does the kernel in ``kernels/mlp`` on a CPU, and on CUDA a
+thread those of a point. ``mlp_reference.py`` is the same in plain torch.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def mlp(
     """Layers of weights and biases with an activation after each but the last.
 
     Gradients reach inputs, weights and biases; gradients of gradients are computed in plain torch. On a CPU,
-    the bits depend on neither run nor number of threads. On other devices torch's own layers run.
+    the bits depend on neither run nor number of threads.
 
     Args:
         inputs: of the first layer.
@@ -54,15 +54,13 @@ def mlp(
         f"{name} {i}": x for name, xs in (("weight", weights), ("bias", biases)) for i, x in enumerate(xs)
     }
     must_be_alike(inputs=inputs, **named)
-    on_cpu = inputs.device.type == "cpu"
     small = len(weights) <= MAX_LAYERS and 1 <= min(widths) and max(widths) <= MAX_WIDTH
-    if backend == "native" and not (on_cpu and small):
-        raise StudioError(
-            f"The native perceptron runs on a CPU, for 1 to 8 layers 1 to 256 wide, not {widths}"
-        )
-    library = select(inputs.device, inputs.dtype, backend) if on_cpu and small else None
-    # On the narrowest vectors torch's own products are at least as fast.
-    if library is None or (library.isa == "base" and backend == "auto"):
+    if backend == "native" and not small:
+        raise StudioError(f"The native perceptron has 1 to 8 layers 1 to 256 wide, not {widths}")
+    library = select(inputs.device, inputs.dtype, backend) if small else None
+    # On a CPU's narrowest vectors torch's own products are at least as fast.
+    slow = library is not None and library.isa == "base" and inputs.device.type == "cpu"
+    if library is None or (slow and backend == "auto"):
         return mlp_reference(inputs, weights, biases, activation)
     outputs: Tensor = _mlp(inputs, list(weights), list(biases), activation == "softplus")
     return outputs

@@ -48,14 +48,19 @@ def results(leaves: list[Tensor], activation: Activation, backend: Backend) -> l
     return [outputs.detach(), *torch.autograd.grad(outputs, leaves, v)]
 
 
-def assert_agrees(points: int, widths: tuple[int, ...] = WIDTHS, activation: Activation = "softplus") -> None:
+def assert_agrees(
+    points: int,
+    widths: tuple[int, ...] = WIDTHS,
+    activation: Activation = "softplus",
+    device: str = "cpu",
+) -> None:
     """Native in float32 is the reference in double."""
-    leaves = inputs(points, widths)
-    doubles = [leaf.detach().double().requires_grad_() for leaf in leaves]
+    leaves = [leaf.detach().to(device).requires_grad_() for leaf in inputs(points, widths)]
+    doubles = [leaf.detach().cpu().double().requires_grad_() for leaf in leaves]
     expected = results(doubles, activation, "torch")
     for got, target in zip(results(leaves, activation, "native"), expected, strict=True):
         size = float(target.abs().max()) if target.numel() else 0.0
-        torch.testing.assert_close(got.double(), target, rtol=0, atol=1e-5 * size)
+        torch.testing.assert_close(got.cpu().double(), target, rtol=0, atol=1e-5 * size)
 
 
 @backends

@@ -1,18 +1,33 @@
 // A thread for each element: how elements.h of an operator becomes its CUDA entries.
+//
+// A C++ compiler makes of the same sources a library in which one thread does the work of all, one element after
+// another, on a CPU. The tests run it where there is no GPU.
 #pragma once
 
+#if defined(__CUDACC__)
 #include <cuda_runtime.h>
+#endif
+
+#include <string.h>
 
 #include <stdexcept>
 #include <string>
 
 #include "abi.h"
+#include "studio/buffer.h"
 #include "studio/entry.h"
 
 STUDIO_NAMESPACE_BEGIN
 
+#if defined(__CUDACC__)
+
 inline void check(cudaError_t status) {
   if (status != cudaSuccess) throw std::runtime_error(std::string("CUDA: ") + cudaGetErrorString(status));
+}
+
+inline cudaStream_t stream_of(const StudioLaunch& where) {
+  check(cudaSetDevice(where.device));
+  return static_cast<cudaStream_t>(where.stream);
 }
 
 inline constexpr int THREADS = 256;
@@ -29,17 +44,52 @@ void launch(const StudioLaunch& where, int64_t count, const Element& element) {
   if (count == 0) return;
   const int64_t blocks = (count + THREADS - 1) / THREADS;
   if (blocks > INT32_MAX) throw std::runtime_error("too many elements for one CUDA launch");
-  check(cudaSetDevice(where.device));
-  for_each<<<static_cast<unsigned>(blocks), THREADS, 0, static_cast<cudaStream_t>(where.stream)>>>(count, element);
+  for_each<<<static_cast<unsigned>(blocks), THREADS, 0, stream_of(where)>>>(count, element);
   check(cudaGetLastError());
 }
 
-// Sums by atomics begin at 0.
-inline void set_to_zero(const StudioLaunch& where, float* values, int64_t count) {
+template <class T>
+void set_to_zero(const StudioLaunch& where, T* values, int64_t count) {
   if (values == nullptr || count == 0) return;
-  check(cudaSetDevice(where.device));
-  check(cudaMemsetAsync(values, 0, count * sizeof(float), static_cast<cudaStream_t>(where.stream)));
+  check(cudaMemsetAsync(values, 0, count * sizeof(T), stream_of(where)));
 }
+
+// Memory of one call, in the order of its stream.
+template <class T>
+class DeviceBuffer {
+ public:
+  DeviceBuffer(const StudioLaunch& where, int64_t count) : stream_(stream_of(where)) {
+    check(cudaMallocAsync(&data_, count > 0 ? count * sizeof(T) : 1, stream_));
+  }
+  ~DeviceBuffer() { cudaFreeAsync(data_, stream_); }
+  DeviceBuffer(const DeviceBuffer&) = delete;
+  DeviceBuffer& operator=(const DeviceBuffer&) = delete;
+  T* data() const { return static_cast<T*>(data_); }
+
+ private:
+  void* data_ = nullptr;
+  cudaStream_t stream_;
+};
+
+#else
+
+template <class Element>
+void launch(const StudioLaunch&, int64_t count, const Element& element) {
+  for (int64_t i = 0; i < count; ++i) element(i);
+}
+
+template <class T>
+void set_to_zero(const StudioLaunch&, T* values, int64_t count) {
+  if (values != nullptr) memset(values, 0, count * sizeof(T));
+}
+
+template <class T>
+class DeviceBuffer : public Buffer<T> {
+ public:
+  DeviceBuffer(const StudioLaunch&, int64_t count) : Buffer<T>(count) {}
+};
+
+#endif
 
 STUDIO_NAMESPACE_END
 

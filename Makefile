@@ -12,7 +12,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 # Where npm puts what reads our .glb files and is not ours.
 NODE := build/node
 
-.PHONY: demo test lint kernels bench validate-glb clean
+.PHONY: demo test lint kernels bench validate-glb browse-glb clean
 
 demo: $(VENV)/installed
 	$(BIN)/studio generate "$(PROMPT)"
@@ -30,10 +30,18 @@ kernels: $(VENV)/installed
 bench: $(VENV)/installed-dev
 	for name in kernels guidance; do $(BIN)/python benchmarks/$$name.py || exit 1; done
 
-validate-glb: $(VENV)/installed-dev
-	npm install --silent --no-save --prefix $(NODE) gltf-validator@2.0.0-dev.3.10
+$(NODE)/installed: Makefile
+	npm install --silent --no-save --prefix $(NODE) gltf-validator@2.0.0-dev.3.10 three@0.187.0
+	touch $@
+
+validate-glb: $(VENV)/installed-dev $(NODE)/installed
 	$(BIN)/python -m tests.export.glb_kinds build/glb
 	cd $(NODE) && node ../../tests/export/validate_glb.mjs ../glb/*.glb
+
+# Also needs Chromium.
+browse-glb: $(VENV)/installed-dev $(NODE)/installed
+	$(PIP) install playwright==1.65.2
+	$(BIN)/python -m tests.export.glb_in_browser $(NODE)/node_modules docs/images/glb-in-browser.png
 
 clean:
 	rm -rf build dist $(VENV) .mypy_cache .pytest_cache .ruff_cache

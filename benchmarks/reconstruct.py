@@ -2,7 +2,8 @@
 
 Run with ``python benchmarks/reconstruct.py gaussians``, or another kind. No prior takes part: each step
 compares a few pictures over random colours with the truth. The held-out views and their PSNR are those of a
-run's own metrics. Seconds are the processor's, of steps and hand-overs, with one thread.
+run's own metrics. Seconds are the processor's, of steps and hand-overs, with one thread. The last column is
+the mean angle between the normals that a scene draws, if it does, and the model's.
 
 For ``nodes``, ``hexplane`` and ``perceptron`` the models bend and turn: what was fitted at rest is moved to
 fit 16 frames from each view, and the held-out views are at times of their own.
@@ -10,10 +11,11 @@ fit 16 frames from each view, and the held-out views are at times of their own.
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -26,7 +28,7 @@ from studio.cameras import fibonacci_sphere, filmed, frame_times
 from studio.evaluate.metrics import psnr
 from studio.export.images import to_pixels
 from studio.export.pictures import write_contact_sheet
-from studio.interfaces import TendedScene
+from studio.interfaces import Renderer, TendedScene
 from studio.priors.catalogue import Catalogue
 from studio.priors.library import LibraryPrior
 from studio.priors.motions import KnownMotion, bend, turn
@@ -41,6 +43,7 @@ from studio.recipes.config import (
     NoTopologyConfig,
     PerceptronConfig,
     RasterConfig,
+    RegularizersConfig,
     RelocateConfig,
     RendererConfig,
     SceneConfig,
@@ -50,7 +53,9 @@ from studio.recipes.config import (
     TopologyConfig,
     VolumeConfig,
 )
+from studio.recipes.ramps import Linear
 from studio.renderers.instants import render
+from studio.renderers.raster import MeshRenderer
 from studio.run.build import build_renderer
 from studio.run.handover import handed_over
 from studio.run.optimize import Particle
@@ -59,8 +64,9 @@ from studio.run.views import drawn, held_out_cameras
 from studio.scenes.deformation import Deformable
 from studio.scenes.gaussians import Gaussians
 from studio.scenes.kinds import AnyScene, initial_scene
+from studio.scenes.regularizers import regularization
 from studio.scenes.topology import apply, build_topology
-from studio.types import Cameras
+from studio.types import Cameras, Mesh
 
 PROMPTS = ("a teddy bear", "a red fire hydrant", "a toaster")
 VIEWS = 24
@@ -70,7 +76,9 @@ FRAMES = 16
 RIGIDITY = 0.05
 MOTIONS = {"nodes": NodesConfig(), "hexplane": HexPlaneConfig(), "perceptron": PerceptronConfig()}
 
-Kind = Literal["field", "gaussians", "tetrahedra", "flexicubes", "mesh", "nodes", "hexplane", "perceptron"]
+Kind = Literal[
+    "field", "gaussians", "surfels", "tetrahedra", "flexicubes", "mesh", "nodes", "hexplane", "perceptron"
+]
 Shape = Literal["gaussians", "mesh"]
 
 
@@ -88,6 +96,8 @@ class Reconstruct:
     """Width and height of the pictures in pixels."""
     prompts: tuple[str, ...] = PROMPTS
     """Each names a model of the catalogue."""
+    consistency: float = 0.0
+    """Weight of ``regularizers.normal_consistency`` at the end; it grows from 0."""
     pictures: Path | None = None
     """Where to put a picture of each fit above the truth; left out, nowhere."""
 
@@ -124,8 +134,9 @@ def fits(kind: Kind, shape: Shape = "gaussians") -> tuple[Fit, ...]:
     match kind:
         case "field":
             return (Fit(FieldConfig(), VolumeConfig(), steps=300, views=1),)
-        case "gaussians":
-            splats = GaussiansConfig(initial=BallConfig(count=6000))
+        case "gaussians" | "surfels":
+            form: Literal["ellipsoids", "surfels"] = "surfels" if kind == "surfels" else "ellipsoids"
+            splats = GaussiansConfig(shape=form, initial=BallConfig(count=6000))
             return (Fit(splats, SplattingConfig(), steps=600, views=4, topology=RelocateConfig()),)
         case "tetrahedra" | "flexicubes":
             return (Fit(SurfaceConfig(extraction=kind), RasterConfig(), steps=500, views=4),)
@@ -153,11 +164,15 @@ def pictures_of(prior: LibraryPrior, prompt: str, cameras: Cameras) -> Pictures:
     return Pictures(cameras, black, 1 - (white - black).mean(1, keepdim=True))
 
 
-def fitted(scene: AnyScene, fit: Fit, truth: Pictures) -> AnyScene:
+def fitted(scene: AnyScene, fit: Fit, truth: Pictures, consistency: float) -> AnyScene:
     """The scene after the last step; learning rates fall to a tenth over the second half.
 
     What moves is held to be as rigid as the pictures let it.
     """
+    wished = RegularizersConfig(
+        rigidity=RIGIDITY if isinstance(scene, Deformable) else 0.0,
+        normal_consistency=Linear(start=0.0, end=consistency),
+    )
     renderer, topology = build_renderer(fit.renderer), build_topology(fit.topology)
     particle = Particle.beginning(scene)
     for step in range(fit.steps):
@@ -170,10 +185,10 @@ def fitted(scene: AnyScene, fit: Fit, truth: Pictures) -> AnyScene:
         for group, own in zip(particle.optimizer.param_groups, scene.parameter_groups(), strict=True):
             group["lr"] = factor * own.learning_rate
         cameras = truth.cameras[view]
-        loss = (render(scene, renderer, cameras, background).rgb - target).square().mean()
-        if isinstance(scene, Deformable) and cameras.time is not None:
-            loss = loss + RIGIDITY * scene.rigidity(cameras.time)
-        loss.backward()
+        shown = render(scene, renderer, cameras, background)
+        loss = (shown.rgb - target).square().mean()
+        wishes = regularization(wished, scene, shown, cameras, progress)
+        torch.stack([loss, *wishes.values()]).sum().backward()
         particle.optimizer.step()
         particle.optimizer.zero_grad()
         if isinstance(scene, TendedScene):
@@ -186,16 +201,30 @@ def fitted(scene: AnyScene, fit: Fit, truth: Pictures) -> AnyScene:
     return scene
 
 
+def normals_error_deg(scene: AnyScene, renderer: Renderer[Any], model: Mesh, cameras: Cameras) -> float:
+    """Mean angle between the normals that a scene draws and the model's, in pixels that both cover."""
+    black = torch.zeros(len(cameras), 3)
+    with torch.no_grad():
+        shown, truth = render(scene, renderer, cameras, black), MeshRenderer()(model, cameras, black)
+    if shown.normal is None or truth.normal is None:
+        return math.nan
+    cosine = torch.nn.functional.cosine_similarity(shown.normal, truth.normal, dim=1)
+    both = (shown.alpha[:, 0] > 0.5) & (truth.alpha[:, 0] > 0.5)
+    return float(torch.rad2deg(cosine[both].clamp(-1, 1).acos()).mean())
+
+
 def main() -> None:
     """Print a line for each model."""
     args = tyro.cli(Reconstruct, description=__doc__)
     torch.set_num_threads(1)
     moves = args.scene in MOTIONS
     motion = KnownMotion("bend and turn", lambda points, time: turn(bend(points, time), time))
-    prior = LibraryPrior(Catalogue.load(), resolution=args.size, motions=[motion])
+    catalogue = Catalogue.load()
+    prior = LibraryPrior(catalogue, resolution=args.size, motions=[motion])
     cameras = held_out_cameras(args.size, moving=moves)
     name = f"{args.scene} move {args.shape}" if moves else args.scene
-    print(f"| model | {name}: dB | worst view dB | seconds | steps |\n| --- | --- | --- | --- | --- |")
+    print(f"| model | {name}: dB | worst view dB | seconds | steps | normals off by |")
+    print("| --- | --- | --- | --- | --- | --- |")
     for prompt in args.prompts:
         seen = fibonacci_sphere(VIEWS, args.size, args.size, ELEVATIONS_DEG, offset=0.5)
         still = pictures_of(prior, prompt, seen)
@@ -209,14 +238,18 @@ def main() -> None:
             if number > 0:
                 before = build_renderer(stages[number - 1].renderer)
                 scene = handed_over(scene, before, fit.scene, generator(0, "hand over"))
-            scene = fitted(scene, fit, moving if isinstance(scene, Deformable) else still)
+            truth = moving if isinstance(scene, Deformable) else still
+            scene = fitted(scene, fit, truth, args.consistency)
         seconds = time.process_time() - began
         held_out = prior.true_renderings(prompt, cameras, torch.ones(len(cameras), 3))[0]
-        shown = drawn(scene, build_renderer(stages[-1].renderer), cameras).rgb
+        renderer = build_renderer(stages[-1].renderer)
+        shown = drawn(scene, renderer, cameras).rgb
         scores = psnr(shown, held_out)
+        model = catalogue.entries[prior.match(prompt).members[0]].mesh()
+        off = math.nan if moves else normals_error_deg(scene, renderer, model, cameras)
         print(
             f"| {prompt} | {float(scores.mean()):.1f} | {float(scores.min()):.1f} | {seconds:.0f} "
-            f"| {sum(fit.steps for fit in stages)} |",
+            f"| {sum(fit.steps for fit in stages)} | {'–' if math.isnan(off) else f'{off:.1f}°'} |",
             flush=True,
         )
         if args.pictures is not None:

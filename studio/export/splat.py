@@ -27,7 +27,8 @@ def write_splat(splats: Splats, path: Path) -> None:
         StudioError: the file cannot be written.
     """
     turned = half_turn_about_x(splats)
-    order = torch.argsort(turned.scales.prod(-1) * turned.opacities, descending=True, stable=True)
+    areas = turned.scales.topk(2, dim=-1).values.prod(-1)
+    order = torch.argsort(areas * turned.opacities, descending=True, stable=True)
     rgba = torch.cat([0.5 + SH_DEGREE_0 * turned.sh[:, 0], turned.opacities[:, None]], dim=-1)
     quats_wxyz = torch.nn.functional.normalize(turned.quats_wxyz, dim=-1)
 

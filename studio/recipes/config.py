@@ -174,6 +174,9 @@ class GaussiansConfig:
     """A cloud of 3D Gaussians, and how fast Adam moves each of its tensors."""
 
     kind: Literal["gaussians"] = "gaussians"
+    shape: Literal["ellipsoids", "surfels"] = "ellipsoids"
+    """``surfels`` are flat, with two scales and the third axis as their normal (2D Gaussian splatting): they
+    lie on surfaces, so that normals and depth are better."""
     initial: InitialConfig = BallConfig()
     sh_degree: Annotated[int, Field(ge=0, le=3)] = 0
     """Degree of the spherical harmonics: 0 is one colour from all sides."""
@@ -433,6 +436,9 @@ class RegularizersConfig:
     """Mean opacity of the splats: fewer, more decided splats."""
     scale: Ramp = 0.0
     """Mean scale of the splats, in world units: no haze of huge ones."""
+    normal_consistency: Ramp = 0.0
+    """Mean over the pixels of what the splats' normals lack to agree with those of the depth (2D Gaussian
+    splatting): splats lie along the surface that they form."""
     sparsity: Ramp = 0.0
     """Mean coverage of the picture: against a fog that fills it."""
     entropy: Ramp = 0.0
@@ -715,6 +721,11 @@ class Stage:
             raise ValueError(
                 "regularizers.orientation looks at the normals of a field; expected 0, or renderer.normals = "
                 "true on a renderer of kind 'volume'"
+            )
+        if self.regularizers.normal_consistency != 0.0 and getattr(self.renderer, "backend", "") == "gsplat":
+            raise ValueError(
+                "regularizers.normal_consistency looks at normals, which the gsplat backend does not draw; "
+                "expected 0, or renderer.backend = 'auto'"
             )
         if scene != "gaussians" and self.topology.kind != "none":
             raise ValueError(

@@ -191,7 +191,7 @@ def _step(recipe: Recipe, index: int, stage: BuiltStage, stage_step: int, state:
     outputs = _guide(recipe, stage, step, progress, shown, cameras[repeated], background[repeated])
     losses = {name: weight * output.loss for name, (weight, output) in outputs.items()}
     wishes = [
-        regularization(config.regularizers, scene, its_render, progress, cameras.time)
+        regularization(config.regularizers, scene, its_render, cameras, progress)
         for scene, its_render in zip(scenes, renders, strict=True)
     ]
     losses |= {name: torch.stack([wish[name] for wish in wishes]).mean() for name in wishes[0]}

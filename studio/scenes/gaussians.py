@@ -1,11 +1,13 @@
 """A cloud of 3D Gaussians as an optimiser sees it.
 
 Stored are numbers that may take any value; ``at`` turns them into splats: scales through ``exp``, opacities
-through the sigmoid, rotations as they are (the renderer normalises quaternions).
+through the sigmoid, rotations as they are (the renderer normalises quaternions). Surfels are Gaussians of two
+scales: the third is 0, and the third axis is their normal.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 
@@ -15,6 +17,7 @@ from torch import Tensor
 
 from studio.errors import StudioError
 from studio.interfaces import ParameterGroup
+from studio.ops.rotations import quat_product
 from studio.recipes.config import GaussiansConfig
 from studio.types import Splats
 
@@ -28,7 +31,7 @@ class GaussianTensors:
 
     Attributes:
         means: centres in the world.
-        log_scales: natural logarithms of the standard deviations.
+        log_scales: natural logarithms of the standard deviations: three of ellipsoids, two of surfels.
         quats_wxyz: rotations of any length.
         opacity_logits: opacities before the sigmoid.
         sh_dc: the first spherical-harmonic colour coefficient; see ``Splats.sh``.
@@ -36,7 +39,7 @@ class GaussianTensors:
     """
 
     means: Float[Tensor, "n 3"]
-    log_scales: Float[Tensor, "n 3"]
+    log_scales: Float[Tensor, "n s"]
     quats_wxyz: Float[Tensor, "n 4"]
     opacity_logits: Float[Tensor, "n"]
     sh_dc: Float[Tensor, "n 1 3"]
@@ -76,8 +79,9 @@ class Gaussians:
 
     @property
     def scales(self) -> Float[Tensor, "n 3"]:
-        """Standard deviations in world units."""
-        return self.tensors.log_scales.exp()
+        """Standard deviations in world units; the third of surfels is 0."""
+        scales = self.tensors.log_scales.exp()
+        return torch.nn.functional.pad(scales, (0, 3 - scales.shape[1]))
 
     def at(self, time: Float[Tensor, ""] | None = None) -> Splats:
         """The splats; they do not move with time."""
@@ -113,6 +117,13 @@ class Gaussians:
         """Take other splats in the place of the present ones."""
         self.tensors = _as_parameters(tensors)
 
+    def match_shape(self) -> None:
+        """Flatten ellipsoids along their shortest axes, or give surfels a thickness, as the recipe asks."""
+        if self.config.shape == "surfels":
+            self.set_tensors(as_surfels(self.tensors))
+        else:
+            self.set_tensors(as_ellipsoids(self.tensors))
+
     def match_sh_degree(self) -> None:
         """Cut or extend (by zeros) the spherical harmonics to the degree that the recipe asks for."""
         wanted = rest_coefficients(self.config.sh_degree)
@@ -146,6 +157,30 @@ class Gaussians:
 def _as_parameters(tensors: GaussianTensors) -> GaussianTensors:
     copies = {name: torch.nn.Parameter(tensor.detach().clone()) for name, tensor in tensors.named().items()}
     return GaussianTensors(**copies)
+
+
+def as_surfels(tensors: GaussianTensors) -> GaussianTensors:
+    """Ellipsoids without their shortest axis; the axes turn cyclically, so that it is the third."""
+    log_scales = tensors.log_scales.detach()
+    if log_scales.shape[1] == 2:
+        return tensors
+    shortest = log_scales.argmin(1)
+    order = (shortest[:, None] + torch.tensor([1, 2], device=shortest.device)) % 3
+    # By 120 degrees about (1, 1, 1), there, back, or not at all.
+    turns = tensors.quats_wxyz.new_tensor(
+        [[0.5, 0.5, 0.5, 0.5], [0.5, -0.5, -0.5, -0.5], [1.0, 0.0, 0.0, 0.0]]
+    )
+    quats_wxyz = quat_product(tensors.quats_wxyz.detach(), turns[shortest])
+    return replace(tensors, log_scales=log_scales.gather(1, order), quats_wxyz=quats_wxyz)
+
+
+def as_ellipsoids(tensors: GaussianTensors) -> GaussianTensors:
+    """Surfels a tenth as thick as they are wide in their narrower direction."""
+    log_scales = tensors.log_scales.detach()
+    if log_scales.shape[1] == 3:
+        return tensors
+    thickness = log_scales.amin(1, keepdim=True) - math.log(10.0)
+    return replace(tensors, log_scales=torch.cat([log_scales, thickness], 1))
 
 
 def rest_coefficients(sh_degree: int) -> int:

@@ -1,11 +1,13 @@
 """Where a scene of Gaussians starts: a ball, a point cloud, the surface of a mesh.
 
-Splats begin as spheres as wide as the distance to their neighbours, so that they close the gaps and no more.
+Splats begin as spheres as wide as the distance to their neighbours, so that they close the gaps and no more;
+surfels as discs of that width, which face all ways.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -16,7 +18,13 @@ from typing_extensions import assert_never
 from studio.errors import StudioError
 from studio.meshes import load_mesh, normalised
 from studio.recipes.config import BallConfig, GaussiansConfig, InitialConfig, MeshConfig, PointCloudConfig
-from studio.scenes.gaussians import Gaussians, GaussianTensors, color_to_sh, rest_coefficients
+from studio.scenes.gaussians import (
+    Gaussians,
+    GaussianTensors,
+    as_surfels,
+    color_to_sh,
+    rest_coefficients,
+)
 from studio.types import Mesh
 
 NEIGHBOURS = 3
@@ -31,7 +39,11 @@ def initial_gaussians(config: GaussiansConfig, rng: torch.Generator) -> Gaussian
         StudioError: a file cannot be read or holds no points.
     """
     points, colors = _points(config.initial, rng)
-    return Gaussians(from_points(points, colors, config.initial.opacity, config.sh_degree), config)
+    tensors = from_points(points, colors, config.initial.opacity, config.sh_degree)
+    if config.shape == "surfels":
+        facing = torch.randn(len(points), 4, generator=rng)
+        tensors = replace(as_surfels(tensors), quats_wxyz=facing)
+    return Gaussians(tensors, config)
 
 
 def from_points(

@@ -87,6 +87,7 @@ def handed_over(scene: AnyScene, config: SceneConfig) -> AnyScene:
     match config, scene:
         case GaussiansConfig(), Gaussians():
             successor = Gaussians.from_state(scene.state(), config)
+            successor.match_shape()
             successor.match_sh_degree()
             return successor
         case FieldConfig(), RadianceField():

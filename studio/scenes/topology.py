@@ -322,8 +322,9 @@ def _joined(tensors: GaussianTensors, clones: Tensor, splits: Tensor, rng: torch
     after = tensors.rows(source)
     halves = slice(len(old) + len(clones), None)
     means, log_scales = after.means, after.log_scales
-    draws = torch.randn(2 * len(splits), 3, generator=rng, device=rng.device).to(means)
-    axes = quats_to_rotations(after.quats_wxyz[halves])
+    width = log_scales.shape[1]  # 2 of surfels, whose halves stay in their plane
+    draws = torch.randn(2 * len(splits), width, generator=rng, device=rng.device).to(means)
+    axes = quats_to_rotations(after.quats_wxyz[halves])[..., :width]
     means[halves] += (axes @ (log_scales[halves].exp() * draws)[..., None]).squeeze(-1)
     log_scales[halves] -= math.log(_SPLIT_SHRINKS_BY)
     is_new = torch.arange(len(source), device=device) >= len(old)

@@ -188,6 +188,52 @@ def test_native_agrees_with_the_reference(options: dict[str, int]) -> None:
     assert_agrees(scene, scene.to("cpu", torch.float64), "native")
 
 
+def flattened(scene: SplatScene) -> SplatScene:
+    """The same splats as surfels: the third scale is 0."""
+    scales = scene.scales.detach() * torch.tensor([1.0, 1.0, 0.0], dtype=scene.scales.dtype)
+    return replace(scene, scales=scales.requires_grad_())
+
+
+@pytest.mark.parametrize("antialias", [True, False])
+def test_native_agrees_on_surfels(antialias: bool) -> None:
+    scene = flattened(random_scene(size=0.08, antialias=antialias))
+    assert_agrees(scene, scene.to("cpu", torch.float64), "native")
+
+
+def test_gradients_of_surfels_match_finite_differences() -> None:
+    """Also along the vanished scale, where they are 0: thickness shows in its square alone."""
+    scene = flattened(
+        random_scene(splats=3, terms=1, width=4, height=3, views=1, size=0.2).to("cpu", torch.float64)
+    )
+
+    def draw(*leaves: Tensor) -> tuple[Tensor, ...]:
+        moved = SplatScene(*leaves, scene.world_to_camera, scene.intrinsics, 4, 3, True)
+        return moved.draw("torch")[:4]
+
+    # A step to a negative scale leaves it the least of the three.
+    assert torch.autograd.gradcheck(draw, scene.leaves, eps=1e-6, atol=1e-5, rtol=1e-3)
+    v_scales = gradients(scene, scene.draw("torch"))[2]
+    assert v_scales[:, :2].abs().min() > 1e-4 and v_scales[:, 2].abs().max() < 1e-12
+
+
+@backends
+def test_a_surfel_by_hand(backend: Backend) -> None:
+    """Turned by 60 degrees about x: half as high on the screen, and its normal leans by as much."""
+    turned = (math.cos(math.radians(30)), math.sin(math.radians(30)), 0.0, 0.0)
+    images = one_splat((0.0, 0.0, 2.0), (0.2, 0.4, 0.0), 0.8, (1.0, 1.0, 1.0), backend=backend, quat=turned)
+    for x, y in ((4, 3), (5, 3), (4, 1), (4, 5)):
+        dx, dy = x - 4, y - 3
+        # The far side is no smaller: a splat's projection is affine.
+        alpha = 0.8 * math.exp(-0.5 * (dx * dx / 1.3 + dy * dy / 1.3))
+        assert float(images.alpha[0, 0, y, x]) == pytest.approx(alpha, abs=1e-6)
+        normal = [0.0, alpha * math.sin(math.radians(60)), -alpha * 0.5]
+        assert images.normal[0, :, y, x].tolist() == pytest.approx(normal, abs=1e-6)
+    assert not one_splat(
+        (0.0, 0.0, 2.0), (0.2, 0.4, 0.0), 0.8, (1.0, 1.0, 1.0), backend=backend, antialias=True,
+        quat=(math.sqrt(0.5), math.sqrt(0.5), 0.0, 0.0),
+    ).alpha.any()  # seen from the edge  # fmt: skip
+
+
 def test_native_agrees_with_the_camera_among_the_splats() -> None:
     scene = random_scene(splats=100, views=1)
     inside = scene.world_to_camera.clone()
@@ -199,10 +245,12 @@ def test_native_agrees_with_the_camera_among_the_splats() -> None:
 ISA_PROGRAM = """
 import torch
 from studio.ops import library
+from tests.ops.test_splatting import flattened
 from tests.truth.splatting import assert_agrees, random_scene
 assert library.find("cpu").isa == {isa!r}
-scene = random_scene(terms=9)
-assert_agrees(scene, scene.to("cpu", torch.float64), "native")
+tiny, flat = random_scene(terms=1, size=0.005), flattened(random_scene(terms=16, size=0.1))
+for scene in random_scene(terms=9), tiny, flat:
+    assert_agrees(scene, scene.to("cpu", torch.float64), "native")
 """
 
 

@@ -9,8 +9,16 @@ import torch
 
 from studio.errors import StudioError
 from studio.interfaces import Scene
+from studio.ops.rotations import quats_to_rotations
 from studio.recipes.config import GaussiansConfig
-from studio.scenes.gaussians import Gaussians, GaussianTensors, color_to_sh, rest_coefficients
+from studio.scenes.gaussians import (
+    Gaussians,
+    GaussianTensors,
+    as_ellipsoids,
+    as_surfels,
+    color_to_sh,
+    rest_coefficients,
+)
 
 
 def cloud(count: int = 5, sh_degree: int = 1) -> GaussianTensors:
@@ -81,3 +89,39 @@ def test_sh_degree_follows_the_recipe(degree: int) -> None:
     assert after.shape[1] == (degree + 1) ** 2
     assert torch.equal(after[:, :shared], before[:, :shared])
     assert not after[:, shared:].any()
+
+
+def test_surfels_are_flat_along_their_third_axis() -> None:
+    scene = Gaussians(as_surfels(cloud()), replace(GaussiansConfig(), shape="surfels"))
+    assert scene.state()["log_scales"].shape == (5, 2)
+    splats = scene.at()
+    torch.testing.assert_close(splats.scales[:, :2], scene.tensors.log_scales.exp())
+    assert not splats.scales[:, 2].any()
+    again = Gaussians.from_state(scene.state(), scene.config)
+    assert torch.equal(again.at().scales, splats.scales)
+
+
+def test_flattening_keeps_the_two_longer_axes() -> None:
+    tensors = cloud(count=60)
+    assert set(tensors.log_scales.argmin(1).tolist()) == {0, 1, 2}
+    flat = as_surfels(tensors)
+    for before, after in ((tensors, flat), (flat, as_surfels(flat))):
+        old, new = quats_to_rotations(before.quats_wxyz), quats_to_rotations(after.quats_wxyz)
+        scales = before.log_scales.exp()
+        if scales.shape[1] == 3:
+            scales = torch.where(scales == scales.amin(1, keepdim=True), 0.0, scales)
+        old, new = (
+            old[..., : scales.shape[1]] * scales[:, None],
+            new[..., :2] * after.log_scales.exp()[:, None],
+        )
+        torch.testing.assert_close(old @ old.mT, new @ new.mT)
+
+
+def test_shape_follows_the_recipe() -> None:
+    scene = Gaussians(cloud(), replace(GaussiansConfig(), shape="surfels"))
+    scene.match_shape()
+    assert scene.tensors.log_scales.shape == (5, 2)
+    thick = Gaussians(scene.tensors, GaussiansConfig())
+    thick.match_shape()
+    torch.testing.assert_close(thick.scales[:, 2], scene.scales[:, :2].amin(1) / 10)
+    assert torch.equal(as_ellipsoids(thick.tensors).log_scales, thick.tensors.log_scales)

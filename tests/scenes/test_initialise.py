@@ -10,6 +10,7 @@ import torch
 import trimesh
 
 from studio.errors import StudioError
+from studio.ops.rotations import quats_to_rotations
 from studio.recipes.config import BallConfig, GaussiansConfig, MeshConfig, PointCloudConfig
 from studio.scenes.initialise import (
     ball,
@@ -127,3 +128,13 @@ def test_starts_are_the_generators_alone() -> None:
     config = GaussiansConfig(initial=BallConfig(count=20))
     first, second = (initial_gaussians(config, rng()) for _ in range(2))
     assert torch.equal(first.tensors.means, second.tensors.means)
+
+
+def test_surfels_begin_as_discs_that_face_all_ways() -> None:
+    config = GaussiansConfig(shape="surfels", initial=BallConfig(count=400))
+    splats = initial_gaussians(config, rng()).at()
+    assert not splats.scales[:, 2].any() and torch.equal(splats.scales[:, 0], splats.scales[:, 1])
+    normals = quats_to_rotations(splats.quats_wxyz.detach())[..., 2]
+    # A uniform direction has mean 0 and mean square 1/3 along each axis.
+    torch.testing.assert_close(normals.mean(0), torch.zeros(3), atol=0.1, rtol=0)
+    torch.testing.assert_close(normals.square().mean(0), torch.full((3,), 1 / 3), atol=0.06, rtol=0)

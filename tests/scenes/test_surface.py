@@ -11,6 +11,7 @@ import pytest
 import torch
 import trimesh
 
+from studio.cameras import orbit
 from studio.errors import StudioError
 from studio.meshes import mesh_statistics
 from studio.recipes.config import RegularizersConfig, SurfaceConfig, TexturedMeshConfig
@@ -111,10 +112,11 @@ def test_points_inside_a_closed_mesh() -> None:
 def test_only_flexicubes_have_vertices_that_deviate() -> None:
     scene, config = Surface.ball(GRID), RegularizersConfig(deviation=2.0)
     render = RenderOutput(torch.zeros(1, 3, 8, 8), torch.zeros(1, 1, 8, 8))
-    found = regularization(config, scene, render, 0.0)
+    camera = orbit(torch.zeros(1), torch.zeros(1), 8, 8)
+    found = regularization(config, scene, render, camera, 0.0)
     assert found["deviation"].item() == pytest.approx(2 * scene.deviation().item())
     with pytest.raises(StudioError, match="deviation means nothing to a scene of kind 'surface'"):
-        regularization(config, Surface.ball(replace(GRID, extraction="tetrahedra")), render, 0.0)
+        regularization(config, Surface.ball(replace(GRID, extraction="tetrahedra")), render, camera, 0.0)
 
 
 def test_entropy_of_signs() -> None:

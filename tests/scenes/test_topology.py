@@ -11,7 +11,7 @@ from studio.ops.rotations import quats_to_rotations
 from studio.recipes.config import DensifyConfig, GaussiansConfig, RelocateConfig
 from studio.renderers.splatting import SplatRenderer
 from studio.run.optimize import adam
-from studio.scenes.gaussians import Gaussians, GaussianTensors
+from studio.scenes.gaussians import Gaussians, GaussianTensors, as_surfels
 from studio.scenes.topology import (
     Densify,
     Edit,
@@ -109,11 +109,14 @@ def test_densify_clones_small_splits_large_prunes_faint() -> None:
     assert bool((offsets > 0).all()) and bool((offsets < 5 * 0.1 * 3**0.5).all())
 
 
-def test_split_offsets_have_the_covariance_of_the_splat() -> None:
-    count = 40_000
+@pytest.mark.parametrize("shape", ["ellipsoid", "surfel"])
+def test_split_offsets_have_the_covariance_of_the_splat(shape: str) -> None:
+    count, scales = 40_000, torch.tensor([0.3, 0.1, 0.05])
     one = cloud(1, sh_degree=0)
+    one.log_scales[:] = scales.log()
+    if shape == "surfel":
+        one, scales[2] = as_surfels(one), 0.0
     tensors = one.rows(torch.zeros(count, dtype=torch.long))
-    tensors.log_scales[:] = torch.tensor([0.3, 0.1, 0.05]).log()
     state = TopologyState(torch.ones(count), torch.ones(count), torch.zeros(count))
     config = DensifyConfig(
         every=1, grow_fraction=1.0, max_count=10 * count, prune_opacity=0.0, prune_scale=9.0
@@ -121,7 +124,7 @@ def test_split_offsets_have_the_covariance_of_the_splat() -> None:
     edit = Densify(config).edit(tensors, state, 1, ALWAYS, rng())
     assert edit is not None
     axes = quats_to_rotations(one.quats_wxyz)[0]
-    expected = axes @ torch.diag(torch.tensor([0.3, 0.1, 0.05]) ** 2) @ axes.T
+    expected = axes @ torch.diag(scales**2) @ axes.T
     torch.testing.assert_close(torch.cov((edit.tensors.means - one.means).T), expected, atol=2e-3, rtol=0)
 
 
@@ -201,6 +204,25 @@ def test_relocate_moves_the_dead_and_grows_to_the_cap() -> None:
     assert torch.equal(edit.tensors.means[untouched], tensors.means[untouched])
     assert torch.equal(edit.tensors.opacity_logits[untouched], tensors.opacity_logits[untouched])
     assert policy.edit(tensors, TopologyState.empty(20), 9, ALWAYS, rng()) is None
+
+
+def test_surfels_stay_flat_through_every_policy() -> None:
+    scene, optimizer = trained(as_surfels(cloud(40)))
+    policies = (
+        Densify(
+            DensifyConfig(every=1, grow_fraction=0.5, split_scale=0.8, prune_scale=1e3, prune_radius=9.0)
+        ),
+        Relocate(RelocateConfig(every=1, dead_opacity=0.5, growth=0.2, max_count=60, noise=1.0)),
+    )
+    for policy in policies:
+        count = len(scene)
+        state = TopologyState(torch.rand(count, generator=rng()), torch.ones(count), torch.zeros(count))
+        edit = policy.edit(scene.tensors, state, 1, ALWAYS, rng())
+        assert edit is not None
+        apply(edit, scene, optimizer)
+        policy.explore(scene, 1.0, ALWAYS, rng())
+        assert scene.tensors.log_scales.shape == (len(scene), 2)
+        assert bool(scene.tensors.means.isfinite().all()) and not scene.scales[:, 2].any()
 
 
 def test_edits_are_drawn_from_the_generator_alone() -> None:

@@ -23,8 +23,9 @@ from studio.recipes.config import (
     MultiViewConfig,
     OrbitConfig,
     RandomInstantsConfig,
+    Range,
 )
-from studio.recipes.ramps import value_at
+from studio.recipes.ramps import Ramp, count_at, value_at
 from studio.types import Cameras
 
 RADIUS = 2.0
@@ -133,11 +134,12 @@ class FixedSet:
     """
 
     cameras: Cameras
-    views_per_step: int
+    views_per_step: Ramp
 
     def __call__(self, progress: float, rng: torch.Generator) -> Cameras:
         """Some of the set's cameras."""
-        drawn = torch.randperm(len(self.cameras), generator=rng, device=rng.device)[: self.views_per_step]
+        count = count_at(self.views_per_step, progress)
+        drawn = torch.randperm(len(self.cameras), generator=rng, device=rng.device)[:count]
         return self.cameras[drawn.cpu()]
 
 
@@ -155,18 +157,18 @@ class Orbit:
 
     def __call__(self, progress: float, rng: torch.Generator) -> Cameras:
         """Views whose azimuths share out the range: each is drawn within its own sector."""
-        config, count = self.config, self.config.views_per_step
+        config, count = self.config, count_at(self.config.views_per_step, progress)
         half_width = value_at(config.azimuth_deg, progress)
         sector = (torch.arange(count) + torch.rand(count, generator=rng)) / count
         # The circle has no first view: turn it, so that no sector's edge is favoured.
         turn = torch.rand((), generator=rng) if half_width >= 180.0 else torch.zeros(())
         return orbit(
             (half_width * (2 * (sector + turn) - 1)) % 360.0,
-            _between(config.elevation_deg, count, rng),
+            _between(config.elevation_deg, progress, count, rng),
             self.size,
             self.size,
-            radius=_between(config.radius, count, rng),
-            field_of_view_deg=_between(config.field_of_view_deg, count, rng),
+            radius=_between(config.radius, progress, count, rng),
+            field_of_view_deg=_between(config.field_of_view_deg, progress, count, rng),
         )
 
 
@@ -184,10 +186,10 @@ class MultiView:
 
     def __call__(self, progress: float, rng: torch.Generator) -> Cameras:
         """The sets one after the other; the views of each in the order of their azimuth."""
-        config = self.config
-        first = 360.0 * torch.rand(config.sets_per_step, 1, generator=rng)
+        config, count = self.config, count_at(self.config.sets_per_step, progress)
+        first = 360.0 * torch.rand(count, 1, generator=rng)
         azimuth = (first + torch.arange(config.views) * (360.0 / config.views)) % 360.0
-        elevation = _between(config.elevation_deg, config.sets_per_step, rng)
+        elevation = _between(config.elevation_deg, progress, count, rng)
         return orbit(azimuth.flatten(), elevation.repeat_interleave(config.views), self.size, self.size)
 
 
@@ -232,6 +234,6 @@ def filmed(cameras: Cameras, times: Float[Tensor, "t"]) -> Cameras:
     return replace(cameras[rows], time=times.repeat(len(cameras)))
 
 
-def _between(interval: tuple[float, float], count: int, rng: torch.Generator) -> Float[Tensor, "n"]:
-    low, high = interval
+def _between(interval: Range, progress: float, count: int, rng: torch.Generator) -> Float[Tensor, "n"]:
+    low, high = (value_at(end, progress) for end in interval)
     return low + (high - low) * torch.rand(count, generator=rng)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
@@ -131,6 +133,30 @@ def test_an_orbit_keeps_its_ranges_and_shares_out_the_circle() -> None:
         azimuths.append(cameras.azimuth_deg)
     counts = torch.histc(torch.cat(azimuths), bins=4, min=0, max=360)
     assert bool(((counts - 50).abs() <= 10).all())
+
+
+def test_views_and_ranges_follow_their_ramps() -> None:
+    """From one close view at the horizon to four distant ones from above; a fixed set and view sets too."""
+    config = OrbitConfig(
+        views_per_step=Linear(start=1.0, end=4.0),
+        elevation_deg=(Linear(start=0.0, end=40.0), Linear(start=0.0, end=50.0)),
+        radius=(Linear(start=1.0, end=2.0), Linear(start=1.0, end=3.0)),
+        field_of_view_deg=(Linear(start=60.0, end=30.0), 60.0),
+    )
+    sampler = build_cameras(config, 16)
+    first, last = sampler(0.0, rng()), sampler(1.0, rng())
+    assert (len(first), len(sampler(0.5, rng())), len(last)) == (1, 2, 4)
+    torch.testing.assert_close(first.positions.norm(dim=1), torch.ones(1))
+    assert first.elevation_deg.item() == 0.0
+    assert float(first.intrinsics[0, 0, 0]) == pytest.approx(8 / math.tan(math.radians(30)), rel=1e-6)
+    assert bool(((last.elevation_deg >= 40) & (last.elevation_deg <= 50)).all())
+    assert bool(((last.positions.norm(dim=1) >= 2) & (last.positions.norm(dim=1) <= 3)).all())
+    assert bool((last.intrinsics[:, 0, 0] > first.intrinsics[0, 0, 0]).all())
+
+    fixed = build_cameras(FixedSetConfig(count=6, views_per_step=Linear(start=2.0, end=6.0)), 16)
+    assert [len(fixed(progress, rng())) for progress in (0.0, 1.0)] == [2, 6]
+    sets = MultiViewConfig(sets_per_step=Linear(start=1.0, end=2.0), elevation_deg=(0.0, 0.0))
+    assert [len(build_cameras(sets, 16)(progress, rng())) for progress in (0.0, 1.0)] == [4, 8]
 
 
 def test_a_progressive_orbit_opens_from_the_front() -> None:

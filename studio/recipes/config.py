@@ -16,7 +16,7 @@ from pydantic.dataclasses import dataclass
 
 from studio.prompts import MAX_CHARACTERS
 from studio.recipes.guidance import GuidanceConfig
-from studio.recipes.ramps import Ramp, value_at
+from studio.recipes.ramps import Ramp, extremes, value_at
 
 _CONFIG = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True)
 
@@ -26,6 +26,13 @@ NotNegative = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 UnitInterval = Annotated[float, Field(ge=0.0, le=1.0)]
 Color = tuple[UnitInterval, UnitInterval, UnitInterval]
 Elevation = Annotated[float, Field(ge=-90.0, le=90.0)]
+Range = tuple[Ramp, Ramp]
+"""The least and the greatest value that may be drawn; each may change over the stage."""
+
+_MOMENTS = tuple(moment / 64 for moment in range(65))
+"""At which ramps are compared with one another."""
+_MOST_VIEWS = 4096.0
+"""A step."""
 
 
 # ---------------------------------------------------------------------------------------------------- priors
@@ -530,9 +537,26 @@ BackgroundConfig = Annotated[FixedBackgroundConfig | RandomBackgroundConfig, Fie
 # --------------------------------------------------------------------------------------------------- cameras
 
 
-def _refuse_reversed(name: str, interval: tuple[float, float]) -> None:
-    if interval[0] > interval[1]:
-        raise ValueError(f"{name} must not fall, got {list(interval)}")
+def _refuse_outside(name: str, ramp: Ramp, low: float, high: float, unit: str = "") -> None:
+    """Refuse a ramp that leaves the interval."""
+    least, greatest = extremes(ramp)
+    if not low <= least <= greatest <= high:
+        got = f"{least:g}" if least == greatest else f"{least:g} to {greatest:g}"
+        raise ValueError(f"{name} must stay within {low:g} to {high:g}{unit}, got {got}")
+
+
+def _refuse_range(name: str, interval: Range, low: float, high: float) -> None:
+    """Refuse a range that leaves the interval, or whose ends pass one another."""
+    for end in interval:
+        _refuse_outside(name, end, low, high)
+    for moment in _MOMENTS:
+        first, last = (value_at(end, moment) for end in interval)
+        if first > last:
+            raise ValueError(f"{name} must not fall, got [{first:g}, {last:g}]")
+
+
+def _refuse_elevation(interval: Range) -> None:
+    _refuse_range("elevation_deg", interval, -90.0, 90.0)
 
 
 @dataclass(frozen=True, kw_only=True, config=_CONFIG)
@@ -541,8 +565,8 @@ class FixedSetConfig:
     shows."""
 
     kind: Literal["fixed_set"] = "fixed_set"
-    views_per_step: Count = 4
-    """Pictures a step."""
+    views_per_step: Ramp = 4.0
+    """Pictures a step, rounded."""
     count: Count = 96
     """Cameras in the set."""
     elevation_deg: tuple[Elevation, Elevation] = (-25.0, 65.0)
@@ -550,9 +574,8 @@ class FixedSetConfig:
 
     @model_validator(mode="after")
     def _in_order(self) -> FixedSetConfig:
-        _refuse_reversed("elevation_deg", self.elevation_deg)
-        if self.views_per_step > self.count:
-            raise ValueError(f"views_per_step ({self.views_per_step}) must not exceed count ({self.count})")
+        _refuse_elevation(self.elevation_deg)
+        _refuse_outside("views_per_step", self.views_per_step, 1.0, float(self.count), " (count)")
         return self
 
 
@@ -561,24 +584,24 @@ class OrbitConfig:
     """Every view drawn anew."""
 
     kind: Literal["orbit"] = "orbit"
-    views_per_step: Count = 4
-    """Pictures a step; their azimuths are spread over the circle, each drawn within its own sector."""
+    views_per_step: Ramp = 4.0
+    """Pictures a step, rounded; their azimuths are spread over the circle, each drawn within a sector of its
+    own."""
     azimuth_deg: Ramp = 180.0
     """Half-width of the azimuth range around the front; a ramp widens it from the front to all sides."""
-    elevation_deg: tuple[Elevation, Elevation] = (-20.0, 60.0)
+    elevation_deg: Range = (-20.0, 60.0)
     """Range of the elevation."""
-    radius: tuple[Positive, Positive] = (1.9, 2.1)
+    radius: Range = (1.9, 2.1)
     """Range of the distance from the origin."""
-    field_of_view_deg: tuple[
-        Annotated[float, Field(gt=1.0, lt=150.0)], Annotated[float, Field(gt=1.0, lt=150.0)]
-    ] = (33.0, 37.0)
+    field_of_view_deg: Range = (33.0, 37.0)
     """Range of the vertical field of view."""
 
     @model_validator(mode="after")
     def _in_order(self) -> OrbitConfig:
-        _refuse_reversed("elevation_deg", self.elevation_deg)
-        _refuse_reversed("radius", self.radius)
-        _refuse_reversed("field_of_view_deg", self.field_of_view_deg)
+        _refuse_outside("views_per_step", self.views_per_step, 1.0, _MOST_VIEWS)
+        _refuse_elevation(self.elevation_deg)
+        _refuse_range("radius", self.radius, 0.1, 100.0)
+        _refuse_range("field_of_view_deg", self.field_of_view_deg, 1.0, 150.0)
         return self
 
 
@@ -587,16 +610,17 @@ class MultiViewConfig:
     """Sets of views at one elevation, evenly spaced around the asset, as multi-view priors expect them."""
 
     kind: Literal["multi_view"] = "multi_view"
-    sets_per_step: Count = 1
-    """Sets a step."""
+    sets_per_step: Ramp = 1.0
+    """Sets a step, rounded."""
     views: Annotated[int, Field(ge=2)] = 4
     """Pictures a set."""
-    elevation_deg: tuple[Elevation, Elevation] = (0.0, 30.0)
+    elevation_deg: Range = (0.0, 30.0)
     """Range of a set's elevation."""
 
     @model_validator(mode="after")
     def _in_order(self) -> MultiViewConfig:
-        _refuse_reversed("elevation_deg", self.elevation_deg)
+        _refuse_outside("sets_per_step", self.sets_per_step, 1.0, _MOST_VIEWS)
+        _refuse_elevation(self.elevation_deg)
         return self
 
 
@@ -697,9 +721,7 @@ class Stage:
 
     @model_validator(mode="after")
     def _resolution_in_range(self) -> Stage:
-        extremes = [value_at(self.resolution, progress / 64) for progress in range(65)]
-        if not (16 <= min(extremes) and max(extremes) <= 2048):
-            raise ValueError("resolution must stay within 16 to 2048 pixels")
+        _refuse_outside("resolution", self.resolution, 16.0, 2048.0, " pixels")
         return self
 
     @model_validator(mode="after")
@@ -737,8 +759,8 @@ class Stage:
     @model_validator(mode="after")
     def _some_share(self) -> Stage:
         shares = [term.share for term in self.guidance if term.share is not None]
-        for moment in range(65):
-            odds = [value_at(share, moment / 64) for share in shares]
+        for moment in _MOMENTS:
+            odds = [value_at(share, moment) for share in shares]
             if odds and (min(odds) < 0.0 or sum(odds) == 0.0):
                 raise ValueError("the shares of guidance must never be negative, nor all be 0 at once")
         return self

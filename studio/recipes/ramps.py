@@ -117,6 +117,25 @@ def value_at(ramp: Ramp, progress: float) -> float:
             assert_never(ramp)
 
 
+def count_at(ramp: Ramp, progress: float) -> int:
+    """The ramp's value at ``progress`` in 0-1, rounded to a whole number."""
+    return round(value_at(ramp, progress))
+
+
+def extremes(ramp: Ramp) -> tuple[float, float]:
+    """The ramp's least and greatest value."""
+    match ramp:
+        case int() | float():
+            values = [float(ramp)]
+        case Linear() | Cosine():
+            values = [ramp.start, ramp.end]
+        case Piecewise():
+            values = [value for _, value in ramp.points]
+        case _:
+            assert_never(ramp)
+    return min(values), max(values)
+
+
 def _elapsed(ramp: Linear | Cosine, progress: float) -> float:
     if progress >= ramp.end_at:
         return 1.0

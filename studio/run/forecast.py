@@ -20,6 +20,7 @@ from studio.recipes.config import (
     RelocateConfig,
     Stage,
 )
+from studio.recipes.ramps import count_at
 from studio.run.build import build_device, build_stages
 from studio.run.build_prior import ChosenPrior
 from studio.run.optimize import initial_state, optimize
@@ -80,7 +81,7 @@ def _seconds_a_step(trial: Recipe, chosen: ChosenPrior, device: torch.device) ->
 def _steps_with_new_cameras(stage: Stage) -> int:
     match stage.cameras:
         case FixedSetConfig(count=count, views_per_step=views):
-            return min(stage.steps, -(-count // views))
+            return min(stage.steps, -(-count // count_at(views, 0.0)))
         case _:
             return stage.steps
 

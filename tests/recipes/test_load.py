@@ -141,7 +141,20 @@ def test_unknown_preset() -> None:
         ("stages.0.resolution={ kind = 'linear', start = 64 }", ["stages.0.resolution.end is missing"]),
         ("stages.0.resolution=8", ["stages.0: resolution must stay within 16 to 2048"]),
         ("stages.0.cameras.elevation_deg=[30, 10]", ["stages.0.cameras: elevation_deg must not fall"]),
-        ("stages.0.cameras.views_per_step=1000", ["views_per_step (1000) must not exceed count"]),
+        (
+            "stages.0.cameras.views_per_step=1000",
+            ["must stay within 1 to 96 (count), got 1000"],
+        ),
+        ("stages.0.cameras={ kind = 'orbit', elevation_deg = [0, 95] }", ["elevation_deg must stay within"]),
+        ("stages.0.cameras={ kind = 'orbit', elevation_deg = [0, true] }", ["elevation_deg.1 is true"]),
+        (
+            "stages.0.cameras={ kind = 'orbit', radius = [2, { kind = 'linear', start = 3, end = 1 }] }",
+            ["stages.0.cameras: radius must not fall, got [2, 1.9"],
+        ),
+        (
+            "stages.0.cameras={ kind = 'orbit', views_per_step = { kind = 'linear', start = 4, end = 0 } }",
+            ["stages.0.cameras: views_per_step must stay within 1 to 4096, got 0 to 4"],
+        ),
         ("stages.0.guidance.0.prior.kind=smal", ["guidance.0.prior.kind is 'smal'", "Did you mean 'small'?"]),
         ("stages.0.guidance.0.prior={ kind = 'latent' }", ["guidance.0.prior.source is missing", "text"]),
         ("stages.0.guidance.0.share=-0.5", ["stages.0: the shares of guidance must never be negative"]),

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from studio.recipes.ramps import Cosine, Linear, Piecewise, Ramp, value_at
+from studio.recipes.ramps import Cosine, Linear, Piecewise, Ramp, count_at, extremes, value_at
 
 RAMPS = TypeAdapter(Ramp)
 
@@ -63,6 +63,25 @@ def test_two_points_at_one_moment_make_a_jump() -> None:
 )
 def test_an_empty_interval_is_a_jump(ramp: Linear | Cosine) -> None:
     assert (value_at(ramp, 0.4999), value_at(ramp, 0.5)) == (1.0, 2.0)
+
+
+@pytest.mark.parametrize(
+    ("ramp", "least", "greatest"),
+    [
+        (7.0, 7.0, 7.0),
+        (Linear(start=4.0, end=-1.0, end_at=0.3), -1.0, 4.0),
+        (Cosine(start=1.0, end=2.0), 1.0, 2.0),
+        (Piecewise(points=((0.0, 3.0), (0.4, 9.0), (1.0, 1.0))), 1.0, 9.0),
+    ],
+)
+def test_extremes_are_those_of_all_moments(ramp: Ramp, least: float, greatest: float) -> None:
+    values = [value_at(ramp, moment / 1000) for moment in range(1001)]
+    assert extremes(ramp) == (least, greatest) == (min(values), max(values))
+
+
+def test_counts_are_rounded() -> None:
+    ramp = Linear(start=1.0, end=4.0)
+    assert [count_at(ramp, progress) for progress in (0.0, 0.4, 0.6, 1.0)] == [1, 2, 3, 4]
 
 
 @pytest.mark.parametrize(

@@ -136,7 +136,8 @@ def smooth_normals(vertices: Float[Tensor, "v 3"], faces: Int[Tensor, "f 3"]) ->
 def unit(vectors: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
     """The vectors at length 1; +y for those without a direction."""
     lengths = vectors.norm(dim=-1, keepdim=True)
-    up = vectors.new_tensor([0.0, 1.0, 0.0])
+    up = vectors.new_zeros(3)
+    up[1] = 1.0
     return torch.where(lengths > 1e-12, vectors / lengths.clamp_min(1e-12), up)
 
 

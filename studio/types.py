@@ -63,8 +63,9 @@ class Cameras:
 
     def resized(self, width: int, height: int) -> Cameras:
         """The same views at another image size."""
-        scale = torch.tensor([width / self.width, height / self.height, 1.0], dtype=self.intrinsics.dtype)
-        scaled = self.intrinsics * scale.to(self.intrinsics.device)[:, None]
+        scaled = self.intrinsics.clone()
+        scaled[:, 0] *= width / self.width
+        scaled[:, 1] *= height / self.height
         return replace(self, intrinsics=scaled, width=width, height=height)
 
     def to(self, device: torch.device | str) -> Cameras:

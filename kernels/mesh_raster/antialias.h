@@ -16,10 +16,12 @@ STUDIO_NAMESPACE_BEGIN
 
 inline constexpr int MAX_STEPS = 128;
 
+inline constexpr uint8_t HORIZONTAL = 1, VERTICAL = 2;  // marks of a pixel: it blends with the next one that way
+
 // Whether an edge of a face is a silhouette, given what face_neighbours says of it and the facing of the neighbour:
 // nothing continues the surface there, or what does is folded behind it.
 HD bool is_silhouette(int8_t facing, int32_t neighbour, int8_t facing_beyond) {
-  return neighbour < 0 || facing == 0 || facing_beyond != ((neighbour & 1) != 0 ? -facing : facing);
+  return neighbour < 0 || facing_beyond != ((neighbour & 1) != 0 ? -facing : facing);
 }
 
 // A silhouette edge from p to q crosses the way from A to B.
@@ -38,6 +40,7 @@ HD Crossing find_crossing(const StudioAntialias& in, int64_t view, int32_t face,
   Crossing out{};
   int entry = -1;
   int8_t facing = facing_of(mesh, view, face);
+  if (facing == 0) return out;
   for (int hop = 0; hop < MAX_STEPS; ++hop) {
     const int32_t* corners = indices_of(mesh, view, face);
     float along[3], across[3], w[3];
@@ -61,7 +64,7 @@ HD Crossing find_crossing(const StudioAntialias& in, int64_t view, int32_t face,
       if (exit >= 0 && !(t < first)) continue;
       exit = i, first = t;
     }
-    if (exit < 0 || facing == 0) return out;
+    if (exit < 0) return out;
     const int j = (exit + 1) % 3, k = (exit + 2) % 3;
     const int32_t neighbour = in.neighbours[(corners - mesh.indices) + exit], next = neighbour >> 1;
     const int8_t facing_beyond = neighbour < 0 ? 0 : facing_of(mesh, view, next);

@@ -32,8 +32,6 @@ class List {
   int64_t count_ = 0, capacity_ = 0;
 };
 
-inline constexpr uint8_t HORIZONTAL = 1, VERTICAL = 2;
-
 // An edge of a face on the screen, where pixel i lies at i; `whole` where it passes behind the camera.
 struct ScreenEdge {
   float px, py, qx, qy;

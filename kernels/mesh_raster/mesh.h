@@ -19,9 +19,17 @@ HD const int32_t* indices_of(const StudioMesh& mesh, int64_t view, int64_t face)
   return mesh.indices + 3 * ((mesh.own_faces != 0 ? view * mesh.faces : 0) + face);
 }
 
-// 1 or -1: from which side the face is seen; 0 where it is not.
+HD bool are_vertices(const int32_t* corners, int64_t vertices) {
+  bool all = true;
+  for (int i = 0; i < 3; ++i) all &= corners[i] >= 0 && corners[i] < vertices;
+  return all;
+}
+
+// 1 or -1: from which side the face is seen; 0 where it is not, or is not there.
 HD int8_t facing_of(const StudioMesh& mesh, int64_t view, int64_t face) {
+  if (face >= mesh.faces) return 0;
   const int32_t* corners = indices_of(mesh, view, face);
+  if (!are_vertices(corners, mesh.vertices)) return 0;
   Vec3<float> u[3];
   for (int i = 0; i < 3; ++i) {
     const float* p = mesh.positions + 4 * (view * mesh.vertices + corners[i]);

@@ -92,8 +92,8 @@ def _colors(
     mesh: Mesh, texture: Float[Tensor, "rows columns 4"] | None, fragments: Fragments
 ) -> Float[Tensor, "b 3 h w"]:
     """Base colour times texture times vertex colour at each pixel."""
-    base = mesh.vertices.new_tensor(mesh.materials[0].base_color[:3])[:, None, None]
-    color = base.expand(len(fragments.face), 3, *fragments.face.shape[1:])
+    base = [mesh.vertices.new_full((1, 1), value) for value in mesh.materials[0].base_color[:3]]
+    color = torch.stack(base).expand(len(fragments.face), 3, *fragments.face.shape[1:])
     if mesh.vertex_colors is not None:
         color = color * interpolate(mesh.vertex_colors, mesh.faces, fragments)
     if texture is not None and mesh.uvs is not None:

@@ -206,18 +206,16 @@ def test_slopes_are_differences_between_pixels() -> None:
         torch.testing.assert_close(fragments.weights.diff(dim=axis)[both], middle[both], rtol=2e-3, atol=1e-5)
 
 
-@pytest.mark.parametrize("wrap", WRAPS)
-@pytest.mark.parametrize("shape", [(1, 5, 7, 3), (2, 1, 1, 4), (2, 8, 4, 1), (1, 3, 1, 6)], ids=str)
-@pytest.mark.parametrize("trilinear", [False, True])
-def test_textures_agree_with_the_reference(
-    wrap: Wrap, shape: tuple[int, int, int, int], trilinear: bool
+def assert_texture_agrees(
+    wrap: Wrap, shape: tuple[int, int, int, int], trilinear: bool, device: str = "cpu"
 ) -> None:
+    """Native in float32 is the reference in double."""
     rng = torch.Generator().manual_seed(3)
     texture, uv = torch.randn(shape, generator=rng), 1.5 * torch.randn(2, 2, 9, 11, generator=rng)
     level = 2 * torch.randn(2, 1, 9, 11, generator=rng) + 1
     results = []
     for dtype, backend in zip((torch.float32, torch.float64), BACKENDS, strict=True):
-        inputs = [values.to(dtype).requires_grad_() for values in (texture, uv, level)]
+        inputs = [values.to(device, dtype).requires_grad_() for values in (texture, uv, level)]
         levels = texture_levels(inputs[0]) if trilinear else [inputs[0]]
         image = sample(levels, inputs[1], inputs[2] if trilinear else None, wrap=wrap, backend=backend)
         gradients = torch.autograd.grad(
@@ -226,6 +224,18 @@ def test_textures_agree_with_the_reference(
         results.append([image, *gradients])
     for native, truth in zip(*results, strict=True):
         torch.testing.assert_close(native.double(), truth, rtol=1e-4, atol=3e-5)
+
+
+SHAPES = [(1, 5, 7, 3), (2, 1, 1, 4), (2, 8, 4, 1), (1, 3, 1, 6)]
+
+
+@pytest.mark.parametrize("wrap", WRAPS)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("trilinear", [False, True])
+def test_textures_agree_with_the_reference(
+    wrap: Wrap, shape: tuple[int, int, int, int], trilinear: bool
+) -> None:
+    assert_texture_agrees(wrap, shape, trilinear)
 
 
 @pytest.mark.parametrize("wrap", WRAPS)

@@ -23,12 +23,30 @@ struct Constant {
 
 HD int64_t min_of(int64_t a, int64_t b) { return a < b ? a : b; }
 
-// where += x, also where many threads of CUDA do so at once.
+// These also where many threads of CUDA do so at once. where += x:
 HD void add_to(float* where, float x) {
 #if defined(__CUDA_ARCH__)
   atomicAdd(where, x);
 #else
   *where += x;
+#endif
+}
+
+// where becomes the larger of both.
+HD void raise_to(uint64_t* where, uint64_t value) {
+#if defined(__CUDA_ARCH__)
+  atomicMax(reinterpret_cast<unsigned long long*>(where), static_cast<unsigned long long>(value));
+#else
+  *where = value > *where ? value : *where;
+#endif
+}
+
+// where before 1 was added to it.
+HD int64_t count_up(int64_t* where) {
+#if defined(__CUDA_ARCH__)
+  return static_cast<int64_t>(atomicAdd(reinterpret_cast<unsigned long long*>(where), 1ull));
+#else
+  return (*where)++;
 #endif
 }
 

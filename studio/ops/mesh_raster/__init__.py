@@ -7,6 +7,10 @@ clip space: on the screen x / w runs from -1 on the left to 1, y / w from -1 at 
 from -1 at the near plane to 1 at the far plane. Images are [b c h w] with row 0 on top.
 
 The kernels are in ``kernels/mesh_raster``; the ``*_reference.py`` modules are the same in plain torch.
+
+On CUDA nothing waits for the device, so that a step can be captured in a CUDA graph. Hence nobody looks
+through indices: what names a vertex or face that is not there shows nothing, where a CPU refuses it.
+Gradients on positions, attributes and texels are summed there in no fixed order.
 """
 
 from studio.ops.mesh_raster.antialias import antialias, face_neighbours

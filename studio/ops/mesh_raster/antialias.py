@@ -74,20 +74,20 @@ def face_neighbours(faces: Int[Tensor, "*b f 3"]) -> Int32[Tensor, "*b f 3"]:
     """
     if faces.dim() == 3:
         return torch.stack([face_neighbours(own) for own in faces]) if len(faces) else faces.int()
-    count = faces.shape[0]
-    start, end = faces.long().roll(-1, 1).reshape(-1), faces.long().roll(-2, 1).reshape(-1)
-    size = int(faces.max()) + 1 if count else 1
-    key = torch.minimum(start, end) * size + torch.maximum(start, end)
-    order = key.argsort(stable=True)
-    _, edge, uses = torch.unique_consecutive(key[order], return_inverse=True, return_counts=True)
-    # The two corners of an edge that two faces share are neighbours in `order`.
-    paired = (uses[edge] == 2) & (start[order] != end[order])
-    first = order[paired].reshape(-1, 2)
-    other = first.flip(1)
-    alike = (start[first] == start[other]).long()
-    neighbours = faces.new_full((3 * count,), -1, dtype=torch.int64)
-    neighbours[first] = 2 * torch.div(other, 3, rounding_mode="floor") + alike
-    return neighbours.reshape(count, 3).int()
+    corners = faces.long()
+    start, end = corners.roll(-1, 1).flatten(), corners.roll(-2, 1).flatten()
+    ordered, edge = (torch.minimum(start, end) << 32 | torch.maximum(start, end)).sort(stable=True)
+    # The two edges of a pair follow each other, with others before and behind. By masks alone, whose shapes
+    # do not depend on the faces: so nothing waits for the device.
+    no = torch.zeros_like(ordered[:1], dtype=torch.bool)
+    like_next = torch.cat([ordered[1:] == ordered[:-1], no])
+    like_last = torch.cat([no, like_next])[:-1]
+    first = like_next & ~like_last & ~torch.cat([like_next[1:], no]) & (start[edge] != end[edge])
+    second = torch.cat([no, first])[:-1]
+    other = torch.where(first, edge.roll(-1), edge.roll(1))
+    beyond = 2 * torch.div(other, 3, rounding_mode="floor") + (start[edge] == start[other])
+    neighbours = torch.full_like(beyond, -1).scatter(0, edge, torch.where(first | second, beyond, -1))
+    return neighbours.reshape(faces.shape).int()
 
 
 class _Arguments(ctypes.Structure):

@@ -35,8 +35,8 @@ def interpolate(
         backend: ``"native"`` insists on the compiled kernels, ``"torch"`` on the reference.
 
     Raises:
-        StudioError: indices without row, not one set of attributes or faces for each view, or native code
-            that cannot run.
+        StudioError: indices without row (on a CPU), not one set of attributes or faces for each view, or
+            native code that cannot run.
     """
     return _weighted(attributes, faces, fragments.face, fragments.weights, backend)
 

@@ -70,8 +70,8 @@ def rasterize(
         backend: ``"native"`` insists on the compiled kernels, ``"torch"`` on the reference.
 
     Raises:
-        StudioError: an image beyond 32767 pixels a side, indices without vertex, one set of faces too many
-            or too few, or native code that cannot run.
+        StudioError: an image beyond 32767 pixels a side, indices without vertex (on a CPU), one set of faces
+            too many or too few, or native code that cannot run.
     """
     check_size(width, height)
     faces = prepared_faces(faces, positions.shape[0])
@@ -99,8 +99,8 @@ def clip_matrices(
     if not 0 < near < far:
         raise StudioError(f"The near plane is at {near} and the far plane at {far}, expected 0 < near < far.")
     lens = torch.zeros_like(world_to_camera)
-    sides = intrinsics.new_tensor([[width / 2], [height / 2]])
-    lens[:, :2, :3] = intrinsics[:, :2] / sides
+    lens[:, 0, :3] = intrinsics[:, 0] / (width / 2)
+    lens[:, 1, :3] = intrinsics[:, 1] / (height / 2)
     lens[:, :2, 2] -= 1
     lens[:, 1] *= -1  # rows grow downwards
     lens[:, 2, 2], lens[:, 2, 3] = (far + near) / (far - near), -2 * far * near / (far - near)

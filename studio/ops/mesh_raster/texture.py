@@ -47,8 +47,8 @@ def level_of(uv_slopes: Float[Tensor, "b 2 2 h w"], height: int, width: int) -> 
         uv_slopes: from ``interpolate_slopes``.
         height, width: of the texture, in texels.
     """
-    texels = uv_slopes * uv_slopes.new_tensor([width, height])[:, None, None]
-    longest = texels.square().sum(2).amax(1, keepdim=True)
+    along_u, along_v = uv_slopes.unbind(2)
+    longest = ((width * along_u).square() + (height * along_v).square()).amax(1, keepdim=True)
     # Pixels without a face have no slopes; far below level 0 is as good as minus infinity.
     return 0.5 * longest.clamp(min=1e-12).log2()
 

@@ -27,6 +27,7 @@ from studio.renderers.meshes import RasterRenderer
 from studio.renderers.raster import studio_light
 from studio.renderers.splatting import SplatRenderer
 from studio.types import Material, Mesh, Splats
+from tests.export.conftest import export_quickly
 from tests.export.gltf_player import chunks
 from tests.export.shapes import random_splats, splats_on, stool
 
@@ -41,7 +42,14 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[ExportReport, Pa
     folder = tmp_path_factory.mktemp("run") / "assets"
     parts: list[str] = []
     splats = splats_on(*stool(), count=12_000)
-    return export_asset(splats, SplatRenderer(), folder, CONFIG, parts.append), folder, parts
+    with pytest.MonkeyPatch.context() as patch:
+        export_quickly(patch, 96, 192)
+        return export_asset(splats, SplatRenderer(), folder, CONFIG, parts.append), folder, parts
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    export_quickly(monkeypatch, 48, 128)
 
 
 def test_every_format_is_written_and_nothing_else(exported: tuple[ExportReport, Path, list[str]]) -> None:
@@ -134,6 +142,7 @@ def textured_ball(subdivisions: int) -> Mesh:
     return Mesh(vertices, faces, uvs[faces], materials=(Material(texture=texture),))
 
 
+@pytest.mark.usefixtures("quick")
 def test_a_textured_mesh_has_a_likeness_too_and_is_lit_where_its_scene_is(tmp_path: Path) -> None:
     ball = textured_ball(3)
     for name, light in (("plain", Light()), ("lit", studio_light())):
@@ -144,6 +153,7 @@ def test_a_textured_mesh_has_a_likeness_too_and_is_lit_where_its_scene_is(tmp_pa
         assert ("extensions" in document["materials"][0]) == (name == "plain")
 
 
+@pytest.mark.usefixtures("quick")
 def test_a_mesh_over_its_budget_is_simplified_and_painted_anew(tmp_path: Path) -> None:
     ball = textured_ball(4)
     config = replace(SMALL, mesh_faces=1000, normal_map=True)
@@ -155,6 +165,7 @@ def test_a_mesh_over_its_budget_is_simplified_and_painted_anew(tmp_path: Path) -
     assert document["materials"][0]["normalTexture"] == {"index": 1}
 
 
+@pytest.mark.usefixtures("quick")
 def test_an_open_surface_is_simplified_as_it_is(tmp_path: Path) -> None:
     """Half a ball is no solid: nothing takes it for one."""
     ball = textured_ball(4)
@@ -164,6 +175,7 @@ def test_an_open_surface_is_simplified_as_it_is(tmp_path: Path) -> None:
     assert report.likeness is not None and report.likeness.psnr_db > 20
 
 
+@pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (8, 8192)])
 def test_textures_of_any_size_are_written(height: int, width: int, tmp_path: Path) -> None:
     ball = textured_ball(1)
@@ -176,6 +188,7 @@ def test_textures_of_any_size_are_written(height: int, width: int, tmp_path: Pat
     assert written.visual.material.baseColorTexture.size == (width, height)
 
 
+@pytest.mark.usefixtures("quick")
 def test_texture_coordinates_without_area_are_written(tmp_path: Path) -> None:
     ball = textured_ball(1)
     paths = [tmp_path / f"ball.{suffix}" for suffix in ("glb", "obj", "usdz", "3mf")]
@@ -184,7 +197,8 @@ def test_texture_coordinates_without_area_are_written(tmp_path: Path) -> None:
     assert all(path.stat().st_size > 0 for path in paths)
 
 
-def test_one_splat_is_a_scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("quick")
+def test_one_splat_is_a_scene(tmp_path: Path) -> None:
     one = Splats(
         means=torch.zeros(1, 3),
         quats_wxyz=torch.tensor([[1.0, 0.0, 0.0, 0.0]]),
@@ -192,7 +206,6 @@ def test_one_splat_is_a_scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         opacities=torch.ones(1),
         sh=torch.zeros(1, 1, 3),
     )
-    monkeypatch.setattr("studio.export.reconstruction._GRID_RESOLUTION", 48)  # quicker
     config = replace(SMALL, mesh_faces=500)
     report = export_files(one, SplatRenderer(), [tmp_path / "one.glb", tmp_path / "one.ply"], config)
     assert report.likeness is not None and report.likeness.silhouette_iou > 0.8
@@ -248,6 +261,7 @@ def test_scenes_that_no_format_can_hold_are_refused(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.usefixtures("quick")
 def test_a_mesh_of_fog_is_refused(tmp_path: Path) -> None:
     splats = random_splats(8)
     for opacity in (0.0, 0.06):

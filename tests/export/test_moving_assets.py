@@ -25,6 +25,7 @@ from studio.recipes.config import ExportConfig
 from studio.renderers.raster import MeshRenderer
 from studio.renderers.splatting import SplatRenderer
 from studio.types import Animation, Mesh, Rig, Splats
+from tests.export.conftest import export_quickly
 from tests.export.gltf_player import chunks, played
 from tests.export.shapes import bending_bar, random_splats, splats_on
 
@@ -58,7 +59,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Animation[Splats
     folder, animation = tmp_path_factory.mktemp("moving"), nodding()
     paths = [folder / name for name in ("a.glb", "a.ply", "a.usdz", "a.mp4", "a.gif", "a.webp", "a.png")]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("studio.export.reconstruction._GRID_RESOLUTION", 64)  # quicker, as fine as it has to be
+        export_quickly(patch, 64, 128)
         return animation, export_files(animation, SplatRenderer(), paths, CONFIG)
 
 

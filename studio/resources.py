@@ -7,17 +7,28 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from studio.errors import StudioError
+from studio.errors import StudioError, nearest
 
 
 def assets_folder() -> Path:
-    """The folder with ``catalogue/`` and ``prior/``, the priors that ship with the studio."""
+    """The folder with what ships with the studio: ``catalogue/``, ``prior/`` and ``clipart/``."""
     return _shipped("assets")
 
 
 def presets_folder() -> Path:
     """The folder with one recipe a TOML file."""
     return _shipped("presets")
+
+
+def clipart(name: str) -> Path:
+    """A drawing that ships with the studio, as an SVG file: "crab", "man-dancing" …"""
+    path = assets_folder() / "clipart" / f"{name}.svg"
+    names = sorted(file.stem for file in path.parent.glob("*.svg"))
+    if name not in names:
+        raise StudioError(
+            f"There is no clipart {name!r}, expected one of {', '.join(names)}.{nearest(name, names)}"
+        )
+    return path
 
 
 def _shipped(name: str) -> Path:

@@ -16,7 +16,8 @@ import studio
 PACKAGE = Path(studio.__file__).parent
 
 GROUND = frozenset(
-    "types errors interfaces locks randomness resources schedule cameras meshes prompts ops recipes".split()
+    "types errors interfaces locks randomness resources schedule cameras meshes prompts ops recipes "
+    "clipart".split()
 )
 # What each area may import besides itself. Areas of one row do not see each other.
 MAY_IMPORT: dict[str, frozenset[str]] = {
@@ -32,6 +33,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "interfaces": frozenset(["types", "schedule"]),
     "cameras": frozenset(["types", "errors", "randomness", "recipes"]),
     "meshes": frozenset(["types", "errors"]),
+    "clipart": frozenset(["errors", "types", "ops", "meshes"]),
     "scenes": GROUND,
     "renderers": GROUND,
     "guidance": GROUND,
@@ -45,7 +47,7 @@ ON_TOP = frozenset("__init__ cli arguments commands job_commands console doctor"
 
 HEAVY = (
     "diffusers", "transformers", "trimesh", "xatlas", "skimage", "fast_simplification", "imageio", "gradio",
-    "gsplat", "matplotlib",
+    "gsplat", "matplotlib", "resvg_py", "svgelements",
 )  # fmt: skip
 
 

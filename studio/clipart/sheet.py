@@ -1,0 +1,277 @@
+"""The sheet that a drawing is printed on: triangles around its silhouette, with keypoints and bones."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from studio.clipart.drawing import Drawing
+from studio.clipart.raster import VISIBLE_ALPHA
+from studio.clipart.skeleton import skeleton_of
+from studio.clipart.vectors import CANVAS_PX
+from studio.errors import StudioError
+
+NEAR_PX = 16.0
+"""Keypoints that are this near to the sheet are moved onto it; those farther away are refused."""
+BRIDGE_PX = 6.0
+"""Width of the transparent strips that tie separate parts together."""
+_GRID = 2
+"""Cells of the silhouette's grid a canvas pixel."""
+_SKELETON_GRID = 128
+_NARROW_HOLE = 40
+"""Holes of fewer cells of the skeleton's grid are closed by the sheet's margin."""
+
+Array = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A triangle mesh in the plane that covers a drawing, with a transparent margin.
+
+    Attributes:
+        vertices: canvas pixels.
+        faces: vertex numbers; all triangles are wound the same way: on the screen, y down, clockwise.
+        keypoints: the vertex at each keypoint.
+        bones: pairs of keypoints (not vertices); they form a forest.
+    """
+
+    vertices: Float[Tensor, "v 2"]
+    faces: Int[Tensor, "f 3"]
+    keypoints: Int[Tensor, "k"]
+    bones: Int[Tensor, "b 2"]
+
+
+def sheet_of(
+    drawing: Drawing,
+    keypoints: Float[Tensor, "k 2"] | None = None,
+    bones: Int[Tensor, "b 2"] | None = None,
+    edge_px: float = 9.0,
+    margin_px: float = 4.0,
+) -> Sheet:
+    """Lays a sheet under a drawing.
+
+    It covers the silhouette and a margin around it, whose transparent texels make the silhouette itself
+    something that moves with the picture. Separate parts are tied by narrow transparent strips; holes stay
+    where they are wide enough for triangles. The same drawing gives the same sheet, byte for byte.
+
+    Args:
+        drawing: what to cover.
+        keypoints: in canvas pixels; found from the silhouette's medial axis where None.
+        bones: pairs of keypoints; where None the shortest tree over given keypoints.
+        edge_px: about the length of the triangles' edges.
+        margin_px: how far the sheet reaches beyond the silhouette.
+
+    Raises:
+        StudioError: nothing visible; keypoints far from the drawing, two at the same place or none; bones
+            that name no keypoint or form a loop.
+    """
+    silhouette = _silhouette(drawing)
+    distance = _distance(silhouette, margin_px)
+    if keypoints is None:
+        if bones is not None:
+            raise StudioError(
+                "bones came without keypoints, expected both: give the keypoints that they join."
+            )
+        points, pairs = _skeleton(silhouette, distance)
+    else:
+        points = _given_keypoints(keypoints, distance)
+        pairs = _tree_over(points) if bones is None else _forest(bones, len(points))
+    vertices, faces = _triangulated(distance, points, edge_px)
+    return Sheet(
+        torch.from_numpy(vertices).float(),
+        torch.from_numpy(faces),
+        torch.arange(len(points)),
+        pairs,
+    )
+
+
+# ----------------------------------------------------------------------------------------------- silhouette
+
+
+def _silhouette(drawing: Drawing) -> Mask:
+    """What is visible and the strips between its parts, in cells of 1 / _GRID canvas pixels."""
+    alpha = drawing.rgba[None, None, ..., 3].float() / 255
+    visible = torch.nn.functional.adaptive_max_pool2d(alpha, CANVAS_PX * _GRID)[0, 0] > VISIBLE_ALPHA
+    if not bool(visible.any()):
+        raise StudioError(f"{drawing.name} has no silhouette: every pixel is transparent; draw something.")
+    return _bridged(visible.numpy())
+
+
+def _distance(silhouette: Mask, margin_px: float) -> Array:
+    """Signed distance in canvas pixels to the outline of silhouette and margin, positive inside."""
+    from scipy import ndimage
+
+    mask = ndimage.distance_transform_edt(~silhouette) <= margin_px * _GRID
+    inside = ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]
+    return np.asarray((inside - ndimage.distance_transform_edt(~mask)) / _GRID)
+
+
+def _bridged(mask: Mask) -> Mask:
+    """The mask with strips between its parts, from each to the nearest, until it is one."""
+    from scipy import ndimage
+
+    labels, count = ndimage.label(mask, structure=np.ones((3, 3)))
+    rows, columns = np.indices(mask.shape)
+    while count > 1:
+        # The part that is farthest down the list joins whatever is nearest to it.
+        part = labels == count
+        away, (row_there, column_there) = ndimage.distance_transform_edt(~(mask & ~part), return_indices=True)
+        here = np.unravel_index(int(np.where(part, away, np.inf).argmin()), mask.shape)
+        start = np.array(here, dtype=float)
+        step = np.array([row_there[here], column_there[here]]) - start
+        along = ((rows - start[0]) * step[0] + (columns - start[1]) * step[1]) / max(float(step @ step), 1.0)
+        along = along.clip(0.0, 1.0)
+        off = np.hypot(rows - start[0] - along * step[0], columns - start[1] - along * step[1])
+        mask = mask | (off <= BRIDGE_PX / 2 * _GRID)
+        labels, count = ndimage.label(mask, structure=np.ones((3, 3)))
+    return mask
+
+
+def _at(distance: Array, points: Array) -> Array:
+    """The signed distance at points in canvas pixels, bilinearly."""
+    from scipy import ndimage
+
+    cells = (points * _GRID - 0.5).T[::-1]
+    return np.asarray(ndimage.map_coordinates(distance, cells, order=1, mode="nearest"))
+
+
+# ------------------------------------------------------------------------------------------------ keypoints
+
+
+def _skeleton(silhouette: Mask, distance: Array) -> tuple[Array, Int[Tensor, "b 2"]]:
+    from scipy import ndimage
+
+    cells = len(silhouette) // _SKELETON_GRID
+    mask = silhouette.reshape(_SKELETON_GRID, cells, _SKELETON_GRID, cells).any((1, 3))
+    holes, _ = ndimage.label(~mask)
+    narrow = np.bincount(holes.ravel()) < _NARROW_HOLE
+    skeleton = skeleton_of(mask | (narrow[holes] & ~mask))
+    points = _clamped(skeleton.keypoints * (CANVAS_PX / _SKELETON_GRID), distance)
+    return points, torch.from_numpy(skeleton.bones)
+
+
+def _given_keypoints(keypoints: Tensor, distance: Array) -> Array:
+    points = keypoints.detach().cpu().double().numpy()
+    if len(points) == 0:
+        raise StudioError("no keypoints came, expected at least one: leave them out to have them found.")
+    if not np.isfinite(points).all():
+        raise StudioError("keypoints came that are not finite numbers, expected canvas pixels.")
+    for number, (x, y) in enumerate(points):
+        away = -float(_at(distance, points[number : number + 1])[0])
+        if away > NEAR_PX or not (0 <= x <= CANVAS_PX and 0 <= y <= CANVAS_PX):
+            raise StudioError(
+                f"keypoint {number} is at ({x:.0f}, {y:.0f}), {max(away, 0):.0f} pixels off the drawing, "
+                f"expected it on the drawing, in a canvas of {CANVAS_PX} pixels: move it there."
+            )
+    points = _clamped(points, distance)
+    gaps = np.linalg.norm(points[:, None] - points[None], axis=-1) + np.diag(np.full(len(points), np.inf))
+    first, second = np.unravel_index(int(gaps.argmin()), gaps.shape)
+    if len(points) > 1 and gaps[first, second] < 1.0:
+        raise StudioError(
+            f"keypoints {first} and {second} are at the same place, expected at least a pixel between them: "
+            "take one away."
+        )
+    return points
+
+
+def _clamped(points: Array, distance: Array, depth_px: float = 2.0) -> Array:
+    """Points on the sheet: those outside, or at its very edge, go to the nearest cell well inside."""
+    from scipy import ndimage
+
+    well_inside = distance >= min(depth_px, float(distance.max()))
+    _, nearest = ndimage.distance_transform_edt(~well_inside, return_indices=True)
+    cells = np.clip(np.floor(points * _GRID).astype(int), 0, len(distance) - 1)
+    moved = (nearest[::-1, cells[:, 1], cells[:, 0]].T + 0.5) / _GRID
+    return np.where((_at(distance, points) < depth_px)[:, None], moved, points)
+
+
+def _tree_over(points: Array) -> Int[Tensor, "b 2"]:
+    """The shortest tree over all points."""
+    from scipy.sparse.csgraph import minimum_spanning_tree
+
+    lengths = np.linalg.norm(points[:, None] - points[None], axis=-1)
+    tree = minimum_spanning_tree(np.triu(lengths, 1)).tocoo()
+    return torch.from_numpy(np.stack([tree.row, tree.col], -1).astype(np.int64)).reshape(-1, 2)
+
+
+def _forest(bones: Tensor, keypoints: int) -> Int[Tensor, "b 2"]:
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    pairs = bones.cpu().long().reshape(-1, 2)
+    if len(pairs) and not (0 <= int(pairs.min()) and int(pairs.max()) < keypoints):
+        raise StudioError(
+            f"bones name keypoint {int(pairs.max() if pairs.max() >= keypoints else pairs.min())}, expected "
+            f"0-{keypoints - 1}: count the keypoints from 0."
+        )
+    graph = coo_array(
+        (np.ones(len(pairs)), (pairs[:, 0].numpy(), pairs[:, 1].numpy())), (keypoints, keypoints)
+    )
+    parts, _ = connected_components(graph, directed=False)
+    if parts != keypoints - len(pairs):
+        raise StudioError("the bones form a loop, expected a tree: take one bone of the loop away.")
+    return pairs
+
+
+# ---------------------------------------------------------------------------------------------- triangles
+
+
+def _triangulated(distance: Array, keypoints: Array, edge_px: float) -> tuple[Array, npt.NDArray[np.int64]]:
+    """Vertices, the keypoints first, and faces: a Delaunay triangulation of outline and hexagonal grid."""
+    from scipy.spatial import Delaunay
+
+    outline = _outline(distance, edge_px)
+    rows = np.arange(edge_px / 2, CANVAS_PX, edge_px * np.sqrt(3) / 2)
+    columns = np.arange(edge_px / 2, CANVAS_PX, edge_px)
+    grid = np.stack(np.meshgrid(columns, rows), -1)
+    grid[1::2, :, 0] += edge_px / 2
+    grid = grid.reshape(-1, 2)
+    grid = grid[_at(distance, grid) > 0.55 * edge_px]
+    near = np.concatenate([outline, grid])
+    gaps = np.linalg.norm(near[:, None] - keypoints[None], axis=-1).min(-1)
+    vertices = np.concatenate([keypoints, near[gaps > 0.5 * edge_px]])
+    faces = Delaunay(vertices).simplices.astype(np.int64)
+    corners = vertices[faces]
+    middles = (corners + np.roll(corners, 1, axis=1)).reshape(-1, 2) / 2
+    inside = _at(distance, corners.mean(1)) > 0
+    inside &= (_at(distance, middles).reshape(-1, 3) > -0.1 * edge_px).all(-1)
+    inside &= np.abs(_areas(corners)) > 0.02 * edge_px**2  # slivers along straight outlines
+    # A keypoint keeps a triangle even where the sheet is too narrow for one.
+    for number in np.setdiff1d(np.arange(len(keypoints)), faces[inside]):
+        around = np.flatnonzero((faces == number).any(-1))
+        inside[around[_at(distance, corners[around].mean(1)).argmax()]] = True
+    faces = faces[inside]
+    turned = _areas(vertices[faces]) < 0
+    faces[turned] = faces[turned][:, ::-1]
+    used = np.union1d(np.arange(len(keypoints)), faces)
+    number = np.zeros(len(vertices), dtype=np.int64)
+    number[used] = np.arange(len(used))
+    order = np.lexsort(np.sort(faces, -1).T[::-1])
+    return vertices[used], number[faces[order]]
+
+
+def _outline(distance: Array, edge_px: float) -> Array:
+    """Points along all outlines of the sheet, about an edge apart; closer where it bends."""
+    from skimage.measure import approximate_polygon, find_contours
+
+    points = []
+    for contour in find_contours(np.pad(distance, 1, constant_values=-1.0), 0.0):
+        ring = (contour[:, ::-1] - 0.5) / _GRID
+        ring = approximate_polygon(ring, tolerance=0.1 * edge_px)
+        for start, end in pairwise(ring):
+            count = max(1, round(float(np.linalg.norm(end - start)) / edge_px))
+            points.append(start + (end - start) * np.linspace(0, 1, count, endpoint=False)[:, None])
+    return np.concatenate(points)
+
+
+def _areas(corners: Array) -> Array:
+    """Twice the signed areas of triangles [f, 3, 2]."""
+    a, b = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
+    return np.asarray(a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0])

@@ -94,7 +94,7 @@ def read_picture(path: Path, size: int) -> Pixels:
                 pixels = _pixels(file)
     except Image.DecompressionBombError as error:
         raise StudioError(
-            f"{path.name} has more than {MAX_PIXELS / 1e6:.0f} million pixels, expected fewer: make it smaller."
+            f"{path.name} has more than {MAX_PIXELS / 1e6:.0f} million pixels: make it smaller."
         ) from error
     except (OSError, ValueError, SyntaxError, EOFError) as error:
         raise StudioError(

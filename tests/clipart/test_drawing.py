@@ -90,8 +90,9 @@ def test_style_is_inherited_overridden_and_scaled(tmp_path: Path) -> None:
 
 
 def test_a_gradient_runs_across_the_shape(tmp_path: Path) -> None:
-    body = """<linearGradient id="a"><stop stop-color="red"/><stop offset="100%" stop-opacity=".2"/></linearGradient>
-    <linearGradient id="b" href="#a" x1="25%" x2="75%"/><rect width="60" height="60" fill="url(#b)"/>"""
+    body = """<linearGradient id="a"><stop stop-color="red"/><stop offset="100%" stop-opacity=".2"/>
+    </linearGradient><linearGradient id="b" href="#a" x1="25%" x2="75%"/>
+    <rect width="60" height="60" fill="url(#b)"/>"""
     gradient = drawn(tmp_path, body).paths[0].style.fill
     assert isinstance(gradient, Gradient) and gradient.focus is None
     assert gradient.stops == ((0.0, Color(RED)), (1.0, Color((0.0, 0.0, 0.0), 0.2)))

@@ -1,8 +1,9 @@
 // Points are worked on a vector at a time, level by level, so that a level's part of the table stays in the cache.
 // Only the fetching of entries goes point by point: a row of features is one load, and gathers are no faster.
 //
-// The gradient on the table is summed in the order of the points by one task a level, so that it does not depend on
-// the number of threads.
+// The gradient on the table is summed in the order of the points, by one task a level, or several where threads would
+// have nothing to do: each goes through all points and adds to its own entries. So it does not depend on the number of
+// threads.
 #include "hash_grid/hash_grid.h"
 
 #include <cstring>
@@ -106,13 +107,29 @@ void encode_points(const StudioHashGrid& in, int64_t first) {
   }
 }
 
+int64_t end_of(const StudioHashGrid& in, int l) { return l + 1 < in.levels ? in.level[l + 1].first : in.entries; }
+
+// Entries of a level from begin to end. Of a level without a hash, these are whole layers along z.
+struct Part {
+  int64_t begin, end;
+
+  Part(const StudioHashGrid& in, int l, int64_t number, int64_t count) {
+    const StudioHashLevel& level = in.level[l];
+    const int64_t side = int64_t(level.resolution) + 1, layers = level.mask == 0 ? side : 1;
+    begin = layers * number / count * side * side, end = layers * (number + 1) / count * side * side;
+    if (number + 1 == count) end = end_of(in, l) - level.first;
+  }
+  bool holds(int64_t entry) const { return begin <= entry && entry < end; }
+};
+
 template <int F>
-void scatter_level(const StudioHashGrid& in, int l) {
+void scatter_part(const StudioHashGrid& in, int l, const Part& part) {
+  if (part.begin == part.end) return;
   Buffer<PointVector> points(kVectors);
   const StudioHashLevel& level = in.level[l];
-  const int64_t end = l + 1 < in.levels ? in.level[l + 1].first : in.entries, stride = int64_t(in.levels) * F;
+  const int64_t stride = int64_t(in.levels) * F;
   float* table = in.result + F * level.first;
-  memset(table, 0, static_cast<size_t>(end - level.first) * F * sizeof(float));
+  memset(table + F * part.begin, 0, static_cast<size_t>(part.end - part.begin) * F * sizeof(float));
   Corners corners;
   for (int64_t first = 0; first < in.points; first += kPoints) {
     const int64_t vectors = load_points(in, first, points.data());
@@ -125,9 +142,12 @@ void scatter_level(const StudioHashGrid& in, int l) {
       for (int lane = 0; lane < lanes; ++lane) {
         if (!(valid >> lane & 1)) continue;
         const Row<F> incoming = Row<F>::load(v_features + lane * stride);
-        for (int c = 0; c < 8; ++c) {
-          float* entry = table + F * int64_t(corners.entries[c][lane]);
-          Row<F>::load(entry).plus(corners.weights[c][lane], incoming).store(entry);
+        for (int layer = 0; layer < 8; layer += 4) {
+          if (!part.holds(corners.entries[layer][lane])) continue;
+          for (int c = layer; c < layer + 4; ++c) {
+            float* entry = table + F * int64_t(corners.entries[c][lane]);
+            Row<F>::load(entry).plus(corners.weights[c][lane], incoming).store(entry);
+          }
         }
       }
     }
@@ -173,9 +193,23 @@ void slope_points(const StudioHashGrid& in, int64_t first) {
   }
 }
 
+void check(const StudioHashGrid& in) {
+  if (in.levels < 1 || in.levels > STUDIO_HASH_GRID_LEVELS) throw std::runtime_error("a hash grid has 1 to 32 levels");
+  for (int l = 0; l < in.levels; ++l) {
+    const StudioHashLevel& level = in.level[l];
+    const bool possible = level.resolution >= 1 && level.resolution <= 1 << 20 && level.first >= 0;
+    const int64_t side = possible ? int64_t(level.resolution) + 1 : 0, room = end_of(in, l) - level.first;
+    const int64_t entries = level.mask == 0 ? side * side * side : int64_t(level.mask) + 1;
+    if (!possible || entries > min_of(room, 1ll << 32)) {
+      throw std::runtime_error("a level has 1 to 2^20 cells along a side and room in the table for its entries");
+    }
+  }
+}
+
 // call(Constant<features>)
 template <class Call>
 void with_features(const StudioHashGrid& in, Call&& call) {
+  check(in);
   switch (in.features) {
     case 1: return call(Constant<1>());
     case 2: return call(Constant<2>());
@@ -198,8 +232,11 @@ void hash_grid_encode(const StudioHashGrid& in) {
 
 void hash_grid_scatter(const StudioHashGrid& in) {
   with_features(in, [&](auto features) {
-    parallel_for(in.launch.threads, in.levels,
-                 [&](int64_t level, int) { scatter_level<features.value>(in, static_cast<int>(level)); });
+    const int64_t parts = max_of(in.launch.threads / in.levels, 1);
+    parallel_for(in.launch.threads, in.levels * parts, [&](int64_t task, int) {
+      const int l = static_cast<int>(task / parts);
+      scatter_part<features.value>(in, l, Part(in, l, task % parts, parts));
+    });
   });
 }
 

@@ -1,6 +1,8 @@
-// A point at a time, a vector of channels at a time. The gradient on the planes takes two steps for each few thousand
+// A point at a time, a vector of channels at a time. The gradient on the planes takes two steps for each few hundred
 // points: points in parallel leave the gradient on each plane's sample, then planes in parallel sum these in the order
-// of the points, so that the result does not depend on the number of threads.
+// of the points, so that the result does not depend on the number of threads. All steps are tasks of one loop, and the
+// points of the next chunks go on while a plane is summed: loops one after the other would wait for each other's last
+// threads a hundred times.
 #include "planes/planes.h"
 
 #include <cmath>
@@ -15,8 +17,10 @@
 STUDIO_NAMESPACE_BEGIN
 namespace {
 
-constexpr int64_t kTask = 128;     // points
-constexpr int64_t kChunk = 1024;  // points between the two steps of backward
+constexpr int64_t kTask = 128;   // points
+constexpr int64_t kChunk = 512;  // points between the two steps of backward
+constexpr int64_t kChunkTasks = kChunk / kTask;
+constexpr int64_t kChunks = 3;   // in memory at once
 
 // What channels are read and written in: whole vectors, then quads, then single ones.
 struct Wide {
@@ -91,10 +95,8 @@ PlaneCell<float> cell_on(const Scale& scale, int p, const AxisCell<float>* axes)
 
 // What the first step of backward leaves for the second, of up to kChunk points.
 struct Chunk {
-  explicit Chunk(int channels) : v_samples(PLANES * kChunk * channels), axes(kChunk * STUDIO_PLANES_AXES) {}
-
-  Buffer<float> v_samples;       // [planes kChunk c]
-  Buffer<AxisCell<float>> axes;  // [kChunk axes]
+  float* v_samples;       // [planes kChunk c]
+  AxisCell<float>* axes;  // [kChunk axes]
 };
 
 // One point at one scale.
@@ -142,7 +144,7 @@ void point_vjp(const Scale& scale, int64_t point, int64_t i, const float* v_feat
   const StudioPlanes& in = scale.in;
   const Place place(scale, point);
   for (int axis = 0; axis < in.axes; ++axis) chunk.axes[STUDIO_PLANES_AXES * i + axis] = place.axes[axis];
-  float* v_samples = chunk.v_samples.data() + i * in.channels;
+  float* v_samples = chunk.v_samples + i * in.channels;
   const int64_t stride = kChunk * in.channels;
   if (!place.valid) {
     for (int p = 0; p < COUNT; ++p) memset(v_samples + p * stride, 0, in.channels * sizeof(float));
@@ -181,10 +183,10 @@ void point_vjp(const Scale& scale, int64_t point, int64_t i, const float* v_feat
 void plane_vjp(const Scale& scale, int p, int64_t count, const Chunk& chunk) {
   const StudioPlanes& in = scale.in;
   for (int64_t i = 0; i < count; ++i) {
-    const PlaneCell<float> cell = cell_on(scale, p, chunk.axes.data() + STUDIO_PLANES_AXES * i);
+    const PlaneCell<float> cell = cell_on(scale, p, chunk.axes + STUDIO_PLANES_AXES * i);
     const float right = cell.u, left = 1 - cell.u, below = cell.v, above = 1 - cell.v;
     const float weights[4] = {left * above, right * above, left * below, right * below};
-    const float* v_samples = chunk.v_samples.data() + p * kChunk * in.channels;
+    const float* v_samples = chunk.v_samples + p * kChunk * in.channels;
     const int64_t corners[4] = {0, cell.right, cell.below, cell.below + cell.right};
     for_channels(in.channels, [&](auto block, int c) {
       using Block = decltype(block);
@@ -197,18 +199,72 @@ void plane_vjp(const Scale& scale, int p, int64_t count, const Chunk& chunk) {
   }
 }
 
-// call(Constant<planes of a scale>): with the number known beforehand, the samples stay in registers.
-template <class Call>
-void with_planes(const StudioPlanes& in, Call&& call) {
+void check(const StudioPlanes& in) {
   if (in.scales < 1 || in.scales > STUDIO_PLANES_SCALES || in.channels < 1) {
     throw std::runtime_error("planes need 1 to 8 scales and at least one channel");
   }
+  if (in.axes < 2 || in.axes > STUDIO_PLANES_AXES) throw std::runtime_error("planes need 2 to 4 axes");
+  for (int s = 0; s < in.scales; ++s) {
+    const StudioPlaneScale& scale = in.scale[s];
+    int64_t room = scale.first < 0 ? -1 : in.texels - scale.first;
+    for (int a = 0; a < in.axes; ++a) {
+      for (int b = a + 1; b < in.axes && room >= 0; ++b) room -= int64_t(scale.resolution[a]) * scale.resolution[b];
+      if (scale.resolution[a] < 2) room = -1;
+    }
+    if (room < 0) throw std::runtime_error("a scale has at least 2 texels along an axis and room in the planes");
+  }
+}
+
+// call(Constant<planes of a scale>): with the number known beforehand, the samples stay in registers.
+template <class Call>
+void with_planes(const StudioPlanes& in, Call&& call) {
+  check(in);
   switch (in.axes) {
     case 2: return call(Constant<1>());
     case 3: return call(Constant<3>());
-    case 4: return call(Constant<6>());
-    default: throw std::runtime_error("planes need 2 to 4 axes");
+    default: return call(Constant<6>());
   }
+}
+
+// Chunks are numbered scale after scale. In the loop, the tasks of a chunk's points are followed by one for each plane
+// that sums the chunk before.
+template <int COUNT>
+void backward(const StudioPlanes& in) {
+  const bool to_planes = in.v_planes != nullptr;
+  if (to_planes) memset(in.v_planes, 0, sizeof(float) * in.texels * in.channels);
+  if (in.v_positions != nullptr) memset(in.v_positions, 0, sizeof(float) * in.points * in.axes);
+  const int64_t size = PLANES * kChunk * in.channels, cells = STUDIO_PLANES_AXES * kChunk;
+  const Buffer<float> v_samples(kChunks * size);
+  const Buffer<AxisCell<float>> axes(kChunks * cells);
+  const auto in_memory = [&](int64_t k) {
+    return Chunk{v_samples.data() + k % kChunks * size, axes.data() + k % kChunks * cells};
+  };
+  Progress sampled[kChunks], summed[COUNT];  // tasks of a place's points; chunks of a plane
+  const auto wait_for_points = [&](int64_t k) { sampled[k % kChunks].wait_for((k / kChunks + 1) * kChunkTasks); };
+
+  const int64_t of_scale = (in.points + kChunk - 1) / kChunk, chunks = in.scales * of_scale;
+  const int64_t group = kChunkTasks + (to_planes ? COUNT : 0);
+  parallel_for(in.launch.threads, (chunks + 1) * group, [&](int64_t task, int) {
+    const int64_t step = task % group, k = step < kChunkTasks ? task / group : task / group - 1;
+    if (k < 0 || k >= chunks) return;
+    const Scale scale(in, static_cast<int>(k / of_scale));
+    const int64_t first = k % of_scale * kChunk, points = min_of(kChunk, in.points - first);
+    if (step < kChunkTasks) {
+      if (k >= kChunks) wait_for_points(k - kChunks);  // whose memory this chunk takes over
+      for (int p = 0; to_planes && p < COUNT; ++p) summed[p].wait_for(k - kChunks + 1);
+      if (k >= of_scale) wait_for_points(k - of_scale);  // which add to the same positions' gradients
+      for (int64_t i = step * kTask; i < min_of((step + 1) * kTask, points); ++i) {
+        const float* v_features = in.v_features + ((first + i) * in.scales + k / of_scale) * in.channels;
+        point_vjp<COUNT>(scale, first + i, i, v_features, in_memory(k));
+      }
+      sampled[k % kChunks].add_one();
+    } else {
+      const int p = static_cast<int>(step - kChunkTasks);
+      wait_for_points(k), summed[p].wait_for(k);
+      plane_vjp(scale, p, points, in_memory(k));
+      summed[p].add_one();
+    }
+  });
 }
 
 }  // namespace
@@ -228,27 +284,7 @@ void planes_sample(const StudioPlanes& in) {
 }
 
 void planes_backward(const StudioPlanes& in) {
-  if (in.v_planes != nullptr) memset(in.v_planes, 0, sizeof(float) * in.texels * in.channels);
-  if (in.v_positions != nullptr) memset(in.v_positions, 0, sizeof(float) * in.points * in.axes);
-  const Chunk chunk(in.channels);
-  for (int s = 0; s < in.scales; ++s) {
-    const Scale scale(in, s);
-    for (int64_t first = 0; first < in.points; first += kChunk) {
-      const int64_t points = min_of(kChunk, in.points - first);
-      with_planes(in, [&](auto count) {
-        parallel_for(in.launch.threads, (points + kTask - 1) / kTask, [&](int64_t task, int) {
-          const int64_t end = min_of((task + 1) * kTask, points);
-          for (int64_t i = task * kTask; i < end; ++i) {
-            const float* v_features = in.v_features + ((first + i) * in.scales + s) * in.channels;
-            point_vjp<count.value>(scale, first + i, i, v_features, chunk);
-          }
-        });
-      });
-      if (in.v_planes == nullptr) continue;
-      parallel_for(in.launch.threads, scale.count,
-                   [&](int64_t p, int) { plane_vjp(scale, static_cast<int>(p), points, chunk); });
-    }
-  }
+  with_planes(in, [&](auto planes) { backward<planes.value>(in); });
 }
 
 STUDIO_NAMESPACE_END

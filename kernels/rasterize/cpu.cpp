@@ -237,9 +237,18 @@ void shade(const StudioRasterize& in, const ScreenMesh& mesh, int camera, const 
   }
 }
 
+void check(const StudioRasterize& in) {
+  const int64_t k = in.supersample;
+  if (k < 1 || in.width < 1 || in.height < 1 || in.width * k > MAX_SIDE || in.height * k > MAX_SIDE ||
+      !(in.near_depth > 0)) {
+    throw std::runtime_error("width and height times supersample must be 1 to 32767, and near_depth above 0");
+  }
+}
+
 }  // namespace
 
 void rasterize(const StudioRasterize& in) {
+  check(in);
   const int k = in.supersample, columns = in.width * k, rows = in.height * k;
   const int64_t cameras = in.camera_count, vertices = in.vertex_count, faces = in.face_count;
   const Buffer<ScreenVertex> projected(cameras * vertices);

@@ -22,6 +22,7 @@ struct Constant {
 };
 
 HD int64_t min_of(int64_t a, int64_t b) { return a < b ? a : b; }
+HD int64_t max_of(int64_t a, int64_t b) { return a > b ? a : b; }
 
 // These also where many threads of CUDA do so at once. where += x:
 HD void add_to(float* where, float x) {

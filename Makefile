@@ -12,7 +12,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 # Where npm puts what reads our .glb files and is not ours.
 NODE := build/node
 
-.PHONY: demo test lint kernels bench validate-glb browse-glb clean
+.PHONY: demo test lint kernels sanitize bench validate-glb browse-glb clean
 
 demo: $(VENV)/installed
 	$(BIN)/studio generate "$(PROMPT)"
@@ -26,6 +26,15 @@ lint: $(VENV)/installed-dev
 
 kernels: $(VENV)/installed
 	$(PIP) install --no-deps -c constraints.txt -e .
+
+# The C++ tests under the address and undefined-behaviour sanitizers; ISAS="base;v3;v4" for every instruction set. The
+# build lies deeper than those that the studio looks for kernels in.
+ISAS ?= base
+sanitize: $(VENV)/installed-dev
+	$(BIN)/cmake -G Ninja -D CMAKE_MAKE_PROGRAM="$(CURDIR)/$(BIN)/ninja" -D STUDIO_CUDA=OFF -D STUDIO_TESTS=ON \
+	  -D STUDIO_SANITIZE=address,undefined -D "STUDIO_ISAS=$(ISAS)" -S . -B build/tests/sanitize
+	$(BIN)/cmake --build build/tests/sanitize
+	$(BIN)/ctest --test-dir build/tests/sanitize --output-on-failure
 
 bench: $(VENV)/installed-dev
 	for name in kernels guidance; do $(BIN)/python benchmarks/$$name.py || exit 1; done

@@ -13,20 +13,6 @@ using namespace studio;
 
 namespace {
 
-using Floats = std::vector<float>;
-
-Floats random_floats(int64_t count, double low, double high, unsigned long long seed) {
-  Random random{seed};
-  Floats values(count);
-  for (float& x : values) x = static_cast<float>(low + (high - low) * 0.5 * (random() + 1));
-  return values;
-}
-
-void run(int32_t failed) {
-  if (failed) std::fprintf(stderr, "%s\n", studio_last_error());
-  CHECK(!failed);
-}
-
 template <class Element>
 void for_each(int64_t count, const Element& element) {
   for (int64_t i = 0; i < count; ++i) element(i);

@@ -24,6 +24,7 @@ inline constexpr int LANES = 4;
 
 typedef float RawFloat __attribute__((vector_size(4 * LANES)));
 typedef int32_t RawInt __attribute__((vector_size(4 * LANES)));
+typedef uint32_t RawUint __attribute__((vector_size(4 * LANES)));  // its sums may wrap
 
 // One truth value a lane.
 struct Mask {
@@ -248,7 +249,9 @@ HD void store_rows(const Float (&columns)[WIDTH], float* const (&rows)[LANES], i
 }
 
 HD RawInt bits_of(Float a) { return reinterpret_cast<RawInt>(a.raw); }
+HD RawUint unsigned_bits_of(Float a) { return reinterpret_cast<RawUint>(a.raw); }
 HD Float float_of(RawInt bits) { return Float(reinterpret_cast<RawFloat>(bits)); }
+HD Float float_of(RawUint bits) { return Float(reinterpret_cast<RawFloat>(bits)); }
 HD Float abs(Float a) { return float_of(bits_of(a) & 0x7fffffff); }
 
 // 2^x to 2e-7 relative for -126 <= x <= 127; nonsense, but no trap and no slow denormal, elsewhere.
@@ -263,15 +266,14 @@ HD Float exp2(Float x) {
   p = p * f + 2.40222319e-1f;
   p = p * f + 6.93146930e-1f;
   p = p * f + 1.0f;
-  return float_of(bits_of(p) + (bits_of(shifted) << 23));
+  return float_of(unsigned_bits_of(p) + (unsigned_bits_of(shifted) << 23));
 }
 
 // log2 of positive normal numbers, to 3e-7 absolute near 1 and relative elsewhere: x = 2^e m with m in
 // [sqrt(1/2), sqrt(2)), and log2(m) is odd in (m - 1) / (m + 1).
 HD Float log2(Float x) {
-  const RawInt offset = bits_of(x) - 0x3f3504f3;
-  const RawInt exponent = offset >> 23;
-  const Float m = float_of(bits_of(x) - (exponent << 23));
+  const RawInt exponent = reinterpret_cast<RawInt>(unsigned_bits_of(x) - 0x3f3504f3) >> 23;
+  const Float m = float_of(unsigned_bits_of(x) - (reinterpret_cast<RawUint>(exponent) << 23));
   const Float s = (m - 1.0f) / (m + 1.0f), s2 = s * s;
   Float p = 0.32059890f;
   p = p * s2 + 0.41219858f;

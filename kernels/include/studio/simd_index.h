@@ -6,8 +6,6 @@
 
 STUDIO_NAMESPACE_BEGIN
 
-typedef uint32_t RawUint __attribute__((vector_size(4 * LANES)));
-
 HD RawUint to_index(Float x) { return reinterpret_cast<RawUint>(__builtin_convertvector(x.raw, RawInt)); }
 
 HD Mask is_negative(RawInt values) {

@@ -170,10 +170,10 @@ void splat_project(const StudioSplatProject& arguments) {
   Buffer<Footprint> footprints(scene.cameras * scene.splats);
   read_cameras(scene, cameras);
   with_sh_terms(scene.sh_terms, [&](auto terms) {
-    parallel_for(scene.threads, (scene.splats + BATCH - 1) / BATCH,
+    parallel_for(scene.launch.threads, (scene.splats + BATCH - 1) / BATCH,
                  [&](int64_t batch, int) { project_batch<terms.value>(arguments, cameras, footprints, batch); });
   });
-  parallel_for(scene.threads, scene.cameras, [&](int64_t c, int) {
+  parallel_for(scene.launch.threads, scene.cameras, [&](int64_t c, int) {
     order_by_depth(arguments, footprints.data() + c * scene.splats, c);
   });
   *arguments.workspace_bytes = Workspace(scene, arguments.counts, nullptr).bytes;
@@ -182,13 +182,14 @@ void splat_project(const StudioSplatProject& arguments) {
 void splat_draw(const StudioSplatDraw& arguments) {
   const StudioSplatScene& scene = arguments.scene;
   const Workspace work(scene, arguments.counts, arguments.workspace);
+  *arguments.left_out = 0;
   int64_t slots = 0;
   for (int64_t c = 0; c < scene.cameras; ++c) {
     work.camera_begin[c] = slots;
     slots += arguments.counts[2 * c + 1];
   }
-  parallel_for(scene.threads, scene.cameras, [&](int64_t c, int) { list_tiles(arguments, work, c); });
-  parallel_for(scene.threads, scene.cameras * work.tiles,
+  parallel_for(scene.launch.threads, scene.cameras, [&](int64_t c, int) { list_tiles(arguments, work, c); });
+  parallel_for(scene.launch.threads, scene.cameras * work.tiles,
                [&](int64_t i, int) { draw_tile(arguments, work, i / work.tiles, i % work.tiles); });
 }
 
@@ -211,7 +212,7 @@ void splat_backward(const StudioSplatBackward& arguments) {
   static const PixelMoments moments;
   const BackwardTask task{arguments,       work,           moments, partial_begin.data(), partials.data(),
                           slot_partial.data(), touched.data()};
-  parallel_for(scene.threads, tiles, [&](int64_t i, int) { draw_tile_vjp(task, i / work.tiles, i % work.tiles); });
+  parallel_for(scene.launch.threads, tiles, [&](int64_t i, int) { draw_tile_vjp(task, i / work.tiles, i % work.tiles); });
 
   if (arguments.v_means2d_probe != nullptr) {
     memset(arguments.v_means2d_probe, 0, 2 * scene.cameras * scene.splats * sizeof(float));
@@ -219,10 +220,10 @@ void splat_backward(const StudioSplatBackward& arguments) {
   Buffer<Camera<float>> cameras(scene.cameras);
   read_cameras(scene, cameras);
   with_sh_terms(scene.sh_terms, [&](auto terms) {
-    parallel_for(scene.threads, (scene.splats + BATCH - 1) / BATCH,
+    parallel_for(scene.launch.threads, (scene.splats + BATCH - 1) / BATCH,
                  [&](int64_t batch, int) { splats_vjp<terms.value>(task, cameras, batch); });
   });
-  parallel_for(scene.threads, scene.cameras, [&](int64_t c, int) { background_vjp(arguments, c); });
+  parallel_for(scene.launch.threads, scene.cameras, [&](int64_t c, int) { background_vjp(arguments, c); });
 }
 
 STUDIO_NAMESPACE_END

@@ -16,9 +16,8 @@ typedef struct StudioSplatScene {
   int32_t sh_terms;  // 1, 4, 9 or 16
   int32_t width, height;
   int32_t antialias;
-  int32_t threads;  // on a CPU
-  int32_t device;   // the CUDA device's index
-  void* stream;  // CUDA's; NULL on a CPU
+  StudioLaunch launch;
+  int64_t capacity;  // on CUDA, the most (tile, splat) pairs, so that nothing waits for the device; 0: all there are
   const float* means;            // [splats 3]
   const float* quats_wxyz;       // [splats 4]
   const float* scales;           // [splats 3]
@@ -45,6 +44,7 @@ typedef struct StudioSplatDraw {
   const int32_t* order;
   const int64_t* counts;
   uint8_t* workspace;  // out, 64-byte aligned
+  int64_t* left_out;   // out [1]: pairs beyond the capacity, those of the last splats; always 0 on a CPU
   float* rgb;          // out [cameras 3 height width]
   float* alpha;        // out [cameras 1 height width]
   float* depth;        // out [cameras 1 height width]

@@ -4,6 +4,7 @@ that waits for the device."""
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,9 +12,11 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from studio.cameras import orbit
+from studio.ops.splatting import SplatCapacity
 from studio.renderers.meshes import RasterRenderer
 from studio.types import Material, Mesh
 from tests.truth.meshes import ball
+from tests.truth.splatting import gradients, random_scene
 
 on_a_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
@@ -67,3 +70,17 @@ def test_a_mesh_s_step_asks_for_no_number() -> None:
     with FakeTensorMode():
         step, vertices = mesh_step("cpu")
         assert [tuple(made.shape) for made in step()][1:] == [tuple(vertices.shape), (32, 32, 4)]
+
+
+@on_a_gpu
+def test_a_splats_step_replays() -> None:
+    scene = random_scene(splats=2000).to("cuda", torch.float32)
+    capacity = SplatCapacity.of(50_000, "cuda")
+    scene = replace(scene, capacity=capacity)
+
+    def step() -> list[Tensor]:
+        images = scene.draw("native")
+        return [images.rgb.detach(), *gradients(scene, images)]
+
+    assert_replays(step, scene.means)
+    capacity.check()

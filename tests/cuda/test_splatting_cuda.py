@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
+from studio.errors import StudioError
 from studio.ops import library
-from tests.truth.splatting import assert_agrees, gradients, random_scene
+from studio.ops.splatting import SplatCapacity
+from tests.truth.splatting import SplatScene, assert_agrees, gradients, random_scene
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
-
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_library_is_built() -> None:
     assert isinstance(library.find("cuda"), library.Library)
 
@@ -27,20 +30,20 @@ def test_library_is_built() -> None:
     ],
     ids=str,
 )
-def test_cuda_agrees_with_the_reference(options: dict[str, int]) -> None:
+def test_cuda_agrees_with_the_reference(options: dict[str, int], device: str) -> None:
     scene = random_scene(**options)
-    assert_agrees(scene.to("cuda", torch.float32), scene.to("cpu", torch.float64), "native")
+    assert_agrees(scene.to(device, torch.float32), scene.to("cpu", torch.float64), "native")
 
 
-def test_no_splats_is_background() -> None:
-    scene = random_scene(splats=0).to("cuda", torch.float32)
+def test_no_splats_is_background(device: str) -> None:
+    scene = random_scene(splats=0).to(device, torch.float32)
     images = scene.draw("native")
     assert torch.equal(images.rgb, scene.background[:, :, None, None].expand_as(images.rgb))
     assert all(gradient.isfinite().all() for gradient in gradients(scene, images))
 
 
-def test_broken_splats_are_not_drawn() -> None:
-    scene = random_scene(splats=30).to("cuda", torch.float32)
+def test_broken_splats_are_not_drawn(device: str) -> None:
+    scene = random_scene(splats=30).to(device, torch.float32)
     with torch.no_grad():
         scene.means[3, 0], scene.scales[4, 1], scene.quats_wxyz[5] = float("nan"), float("inf"), 0.0
     images = scene.draw("native")
@@ -49,7 +52,51 @@ def test_broken_splats_are_not_drawn() -> None:
         assert gradient.isfinite().all() and not gradient[3:6].any()
 
 
-def test_images_are_reproducible() -> None:
-    scene = random_scene(splats=3000, width=100, height=60).to("cuda", torch.float32)
+def test_images_are_reproducible(device: str) -> None:
+    scene = random_scene(splats=3000, width=100, height=60).to(device, torch.float32)
     for one, two in zip(scene.draw("native"), scene.draw("native"), strict=True):
         assert torch.equal(one, two)
+
+
+def needed(scene: SplatScene) -> int:
+    """How many pairs of splats and tiles the scene has."""
+    capacity = SplatCapacity.of(1, scene.means.device)
+    replace(scene, capacity=capacity).draw("native")
+    return int(capacity.left_out) + 1
+
+
+def test_a_capacity_changes_nothing_where_it_is_enough(device: str) -> None:
+    scene = random_scene(splats=300).to(device, torch.float32)
+    expected = scene.draw("native")
+    targets = gradients(scene, expected)
+    for room in (needed(scene), 5 * needed(scene)):
+        capacity = SplatCapacity.of(room, device)
+        bounded = replace(scene, capacity=capacity)
+        images = bounded.draw("native")
+        for one, two in zip(images, expected, strict=True):
+            assert torch.equal(one, two)
+        for got, target in zip(gradients(bounded, images), targets, strict=True):
+            torch.testing.assert_close(got, target, rtol=1e-4, atol=1e-5 * float(target.abs().max()))
+        capacity.check()
+
+
+def test_splats_beyond_the_capacity_are_left_out_and_reported(device: str) -> None:
+    """With room for the first 100 of 200 splats, these alone are drawn."""
+    scene = random_scene(views=1).to(device, torch.float32)
+    first = SplatScene(
+        *(leaf.detach()[:100].requires_grad_() for leaf in scene.leaves[:5]),
+        scene.background, scene.means2d_probe.detach()[:, :100].requires_grad_(),
+        scene.world_to_camera, scene.intrinsics, scene.width, scene.height, scene.antialias,
+    )  # fmt: skip
+    capacity = SplatCapacity.of(needed(first), device)
+    bounded = replace(scene, capacity=capacity)
+    images, expected = bounded.draw("native"), first.draw("native")
+    for one, two in zip(images[:4], expected[:4], strict=True):
+        assert torch.equal(one, two)
+    for got, target in zip(gradients(bounded, images)[:5], gradients(first, expected)[:5], strict=True):
+        torch.testing.assert_close(got[:100], target, rtol=1e-4, atol=1e-5)
+        assert not got[100:].any()
+    missing = needed(scene) - capacity.pairs
+    replace(first, capacity=capacity).draw("native")  # has room, which makes nothing undone
+    with pytest.raises(StudioError, match=rf"{missing} pairs .* capacity of {needed(scene)} or more"):
+        capacity.check()

@@ -37,8 +37,8 @@ struct Scene {
     std::vector<float> records(16 * cameras * splats), radii(cameras * splats), images(8 * pixels);
     std::vector<int32_t> order(3 * cameras * splats);
     std::vector<int64_t> counts(2 * cameras);
-    int64_t bytes = 0;
-    const StudioSplatScene scene{cameras, splats, terms, width, height, 1, threads, 0, nullptr, means.data(),
+    int64_t bytes = 0, left_out = 1;
+    const StudioSplatScene scene{cameras, splats, terms, width, height, 1, {threads, 0, nullptr}, 0, means.data(),
                                  quats.data(), scales.data(), opacities.data(), sh.data(), world_to_camera.data(),
                                  intrinsics.data(), background.data(), nullptr};
     const StudioSplatProject project{scene, records.data(), radii.data(), order.data(), counts.data(), &bytes};
@@ -46,7 +46,7 @@ struct Scene {
     void* workspace = std::aligned_alloc(64, (bytes + 63) / 64 * 64);
     float *rgb = images.data(), *alpha = rgb + 3 * pixels, *depth = alpha + pixels, *normal = depth + pixels;
     const StudioSplatDraw draw{scene, records.data(), order.data(), counts.data(), static_cast<uint8_t*>(workspace),
-                               rgb, alpha, depth, normal};
+                               &left_out, rgb, alpha, depth, normal};
     CHECK(studio_splat_draw(&draw, sizeof(draw)) == 0);
     std::vector<float> v(images.size());
     Random random;
@@ -104,7 +104,7 @@ int main() {
   float record[16], radius;
   int32_t order[3];
   int64_t counts[2], bytes;
-  StudioSplatScene scene{1, 1, 3, 8, 8, 1, 1, 0, nullptr, bad.means.data(), bad.quats.data(), bad.scales.data(),
+  StudioSplatScene scene{1, 1, 3, 8, 8, 1, {1, 0, nullptr}, 0, bad.means.data(), bad.quats.data(), bad.scales.data(),
                          bad.opacities.data(), bad.sh.data(), bad.world_to_camera.data(), bad.intrinsics.data(),
                          bad.background.data(), nullptr};
   const StudioSplatProject project{scene, record, &radius, order, counts, &bytes};

@@ -18,7 +18,7 @@ from torch import Tensor
 from studio.errors import StudioError
 from studio.ops import splatting
 from studio.ops.library import Backend
-from studio.ops.splatting import SplatImages, splat
+from studio.ops.splatting import SplatCapacity, SplatImages, splat
 from studio.ops.splatting_reference import evaluate_sh, project
 from tests.truth.splatting import SplatScene, assert_agrees, gradients, random_scene
 
@@ -387,7 +387,7 @@ def test_operator_keeps_the_rules_of_torch() -> None:
     arguments = (
         *scene.leaves[:5],
         *(scene.world_to_camera, scene.intrinsics, scene.background, scene.means2d_probe),
-        *(scene.width, scene.height, True),
+        *(scene.width, scene.height, True, 0),
     )
     before = torch.are_deterministic_algorithms_enabled()
     # Also fills what is left empty of the workspace, which is compared.
@@ -409,3 +409,17 @@ def test_arguments_need_not_be_contiguous() -> None:
     strided = replace(scene, means=scene.means.detach().T.contiguous().T.requires_grad_())
     for image, target in zip(strided.draw("native"), scene.draw("native"), strict=True):
         assert torch.equal(image, target)
+
+
+@pytest.mark.parametrize("pairs", [0, 2**31])
+def test_an_impossible_capacity_is_refused(pairs: int) -> None:
+    with pytest.raises(StudioError, match=f"{pairs} pairs of splats and tiles, expected 1 to 2147483647"):
+        SplatCapacity.of(pairs, "cpu")
+
+
+def test_a_cpu_makes_the_room_that_it_needs() -> None:
+    scene = random_scene(splats=30)
+    capacity = SplatCapacity.of(1, "cpu")
+    images = replace(scene, capacity=capacity).draw("native")
+    assert torch.equal(images.rgb, scene.draw("native").rgb)
+    capacity.check()

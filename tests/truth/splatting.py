@@ -9,7 +9,7 @@ from torch import Tensor
 
 from studio.cameras import orbit
 from studio.ops.library import Backend
-from studio.ops.splatting import SplatImages, splat
+from studio.ops.splatting import SplatCapacity, SplatImages, splat
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,7 @@ class SplatScene:
     width: int
     height: int
     antialias: bool
+    capacity: SplatCapacity | None = None
 
     @property
     def leaves(self) -> tuple[Tensor, ...]:
@@ -52,6 +53,7 @@ class SplatScene:
             self.height,
             self.means2d_probe,
             antialias=self.antialias,
+            capacity=self.capacity,
             backend=backend,
         )
 

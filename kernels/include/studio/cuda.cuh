@@ -14,6 +14,7 @@
 #include <string>
 
 #include "abi.h"
+#include "studio/block.h"
 #include "studio/buffer.h"
 #include "studio/entry.h"
 
@@ -30,11 +31,14 @@ inline cudaStream_t stream_of(const StudioLaunch& where) {
   return static_cast<cudaStream_t>(where.stream);
 }
 
-inline constexpr int THREADS = 256;
+inline unsigned grid(int64_t blocks) {
+  if (blocks > INT32_MAX) throw std::runtime_error("too many elements for one CUDA launch");
+  return static_cast<unsigned>(blocks);
+}
 
 template <class Element>
-__global__ void __launch_bounds__(THREADS) for_each(int64_t count, Element element) {
-  const int64_t i = int64_t(blockIdx.x) * THREADS + threadIdx.x;
+__global__ void __launch_bounds__(BLOCK_THREADS) for_each(int64_t count, Element element) {
+  const int64_t i = int64_t(blockIdx.x) * BLOCK_THREADS + threadIdx.x;
   if (i < count) element(i);
 }
 
@@ -42,16 +46,37 @@ __global__ void __launch_bounds__(THREADS) for_each(int64_t count, Element eleme
 template <class Element>
 void launch(const StudioLaunch& where, int64_t count, const Element& element) {
   if (count == 0) return;
-  const int64_t blocks = (count + THREADS - 1) / THREADS;
-  if (blocks > INT32_MAX) throw std::runtime_error("too many elements for one CUDA launch");
-  for_each<<<static_cast<unsigned>(blocks), THREADS, 0, stream_of(where)>>>(count, element);
+  const unsigned blocks = grid((count + BLOCK_THREADS - 1) / BLOCK_THREADS);
+  for_each<<<blocks, BLOCK_THREADS, 0, stream_of(where)>>>(count, element);
+  check(cudaGetLastError());
+}
+
+template <class Element>
+__global__ void __launch_bounds__(BLOCK_THREADS) for_each_block(Element element) {
+  __shared__ typename Element::Shared shared;
+  element(blockIdx.x, static_cast<int>(threadIdx.x), shared);
+}
+
+// element(block, thread, what the block's threads share) for BLOCK_THREADS threads of each block.
+template <class Element>
+void launch_blocks(const StudioLaunch& where, int64_t blocks, const Element& element) {
+  if (blocks == 0) return;
+  for_each_block<<<grid(blocks), BLOCK_THREADS, 0, stream_of(where)>>>(element);
   check(cudaGetLastError());
 }
 
 template <class T>
-void set_to_zero(const StudioLaunch& where, T* values, int64_t count) {
+void fill_bytes(const StudioLaunch& where, T* values, uint8_t byte, int64_t count) {
   if (values == nullptr || count == 0) return;
-  check(cudaMemsetAsync(values, 0, count * sizeof(T), stream_of(where)));
+  check(cudaMemsetAsync(values, byte, count * sizeof(T), stream_of(where)));
+}
+
+// A number from the device, which the host waits for.
+inline int64_t read(const StudioLaunch& where, const int64_t* value) {
+  int64_t found = 0;
+  check(cudaMemcpyAsync(&found, value, sizeof found, cudaMemcpyDeviceToHost, stream_of(where)));
+  check(cudaStreamSynchronize(stream_of(where)));
+  return found;
 }
 
 // Memory of one call, in the order of its stream.
@@ -78,10 +103,20 @@ void launch(const StudioLaunch&, int64_t count, const Element& element) {
   for (int64_t i = 0; i < count; ++i) element(i);
 }
 
-template <class T>
-void set_to_zero(const StudioLaunch&, T* values, int64_t count) {
-  if (values != nullptr) memset(values, 0, count * sizeof(T));
+template <class Element>
+void launch_blocks(const StudioLaunch&, int64_t blocks, const Element& element) {
+  typename Element::Shared shared;
+  for (int64_t block = 0; block < blocks; ++block) {
+    for (int thread = 0; thread < BLOCK_THREADS; ++thread) element(block, thread, shared);
+  }
 }
+
+template <class T>
+void fill_bytes(const StudioLaunch&, T* values, uint8_t byte, int64_t count) {
+  if (values != nullptr) memset(values, byte, count * sizeof(T));
+}
+
+inline int64_t read(const StudioLaunch&, const int64_t* value) { return *value; }
 
 template <class T>
 class DeviceBuffer : public Buffer<T> {
@@ -90,6 +125,11 @@ class DeviceBuffer : public Buffer<T> {
 };
 
 #endif
+
+template <class T>
+void set_to_zero(const StudioLaunch& where, T* values, int64_t count) {
+  fill_bytes(where, values, 0, count);
+}
 
 STUDIO_NAMESPACE_END
 

@@ -20,6 +20,7 @@ from studio.ops import splatting
 from studio.ops.library import Backend
 from studio.ops.splatting import SplatCapacity, SplatImages, splat
 from studio.ops.splatting_reference import evaluate_sh, project
+from tests.truth.bits import assert_same_bits
 from tests.truth.splatting import SplatScene, assert_agrees, gradients, random_scene
 
 BACKENDS: tuple[Backend, ...] = ("native", "torch")
@@ -272,18 +273,12 @@ def test_every_instruction_set_agrees(isa: str) -> None:
 
 def test_bits_do_not_depend_on_run_or_threads() -> None:
     scene = random_scene(splats=3000, terms=4, width=100, height=60)
-    before = torch.get_num_threads()
-    results = []
-    try:
-        for threads in (1, 2, 1, 5):
-            torch.set_num_threads(threads)
-            images = scene.draw("native")
-            results.append([*images, *gradients(scene, images)])
-    finally:
-        torch.set_num_threads(before)
-    for other in results[1:]:
-        for one, two in zip(results[0], other, strict=True):
-            assert torch.equal(one, two)
+
+    def run() -> list[Tensor]:
+        images = scene.draw("native")
+        return [*images, *gradients(scene, images)]
+
+    assert_same_bits(run)
 
 
 @backends

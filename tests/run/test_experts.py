@@ -182,7 +182,7 @@ def test_the_mean_gradient_is_the_sum_by_shares(models: Path) -> None:
             for name, (weight, output) in outputs.items()
         }
 
-    steps = 200
+    steps = 100
     taken, first, second = (torch.empty(steps, rgb.numel(), dtype=torch.float64) for _ in range(3))
     for step in range(steps):
         ((name, taken[step]),) = gradients(stage, step).items()

@@ -15,7 +15,7 @@ from studio.recipes.config import Recipe, WatchdogsConfig
 from studio.run.build import BuiltStage, BuiltTerm, build_device, build_stages
 from studio.run.build_prior import build_prior
 from studio.run.checkpoint import save
-from studio.run.optimize import LoopState, burnt_share, initial_state, locate, optimize
+from studio.run.optimize import burnt_share, initial_state, locate, optimize
 from studio.types import Conditioning, GuidanceOutput, RenderOutput
 from tests.run.tiny import equal, resumed, tiny_recipe
 
@@ -60,12 +60,6 @@ def with_guidance(stages: Iterable[BuiltStage], guidance: Guidance) -> tuple[Bui
         replace(stage, terms=(BuiltTerm("counted", 1.0, guidance, stage.terms[0].conditioning),))
         for stage in stages
     )
-
-
-def all_tensors(state: LoopState, folder: Path) -> dict[str, torch.Tensor]:
-    from safetensors.torch import load_file
-
-    return load_file(save(state, folder))
 
 
 def test_guidance_is_asked_once_a_step_with_the_stages_progress(models: Path) -> None:
@@ -136,21 +130,19 @@ def test_particles_are_scenes_of_their_own(models: Path) -> None:
 
 
 @pytest.mark.parametrize("topology", ["relocate", "densify"])
-@pytest.mark.parametrize("stop_at", [1, 13, 29])
-def test_n_steps_then_m_equal_all_at_once(models: Path, tmp_path: Path, topology: str, stop_at: int) -> None:
+def test_n_steps_then_m_equal_all_at_once(models: Path, tmp_path: Path, topology: str) -> None:
     """Bit for bit: scene, moments, statistics, counters; through the file, in a loop built anew."""
-    recipe = tiny_recipe(
-        models, "stages.0.topology.every=7", f"stages.0.topology.kind={topology}", "particles=2"
-    )
+    lines = ("stages.0.topology.every=4", f"stages.0.topology.kind={topology}", "stages.0.steps=15")
+    recipe = tiny_recipe(models, *lines, "particles=2")
     recipe = replace(recipe, stages=(recipe.stages[0], replace(recipe.stages[0], steps=4)))
     whole = initial_state(recipe, CPU)
     for _ in optimize(recipe, built(recipe), whole):
         pass
 
-    second = resumed(recipe, built, stop_at, tmp_path / "half")
-    assert equal(all_tensors(whole, tmp_path / "whole"), all_tensors(second, tmp_path / "resumed"))
-    whole_file, resumed_file = (next((tmp_path / name).iterdir()) for name in ("whole", "resumed"))
-    assert whole_file.read_bytes() == resumed_file.read_bytes()
+    expected = save(whole, tmp_path / "whole").read_bytes()
+    for stop_at in (1, 6, 14):
+        second = resumed(recipe, built, stop_at, tmp_path / f"half {stop_at}")
+        assert save(second, tmp_path / f"resumed {stop_at}").read_bytes() == expected
 
 
 def test_another_seed_is_another_run(models: Path, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import torch
 from studio.interfaces import Guidance
 from studio.recipes.config import (
     BallConfig,
+    DeformableConfig,
     ExportConfig,
     GaussiansConfig,
     Stage,
@@ -39,6 +40,8 @@ def short(stage: Stage) -> Stage:
             scene = replace(scene, texture_size=32)
         case SurfaceConfig():
             scene = replace(scene, resolution=10)
+        case DeformableConfig():
+            scene = replace(scene, shape=GaussiansConfig(initial=BallConfig(count=40)))
     return replace(stage, steps=2, resolution=16.0, scene=scene)
 
 

@@ -1,4 +1,4 @@
-# `make demo` and `make test` are the whole set-up. The other targets are for work on the studio itself.
+# `make demo`, `make app` and `make test` are the whole set-up. The other targets are for work on the studio itself.
 
 PYTHON ?= python3
 PROMPT ?= a teddy bear
@@ -12,13 +12,19 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 # Where npm puts what reads our .glb files and is not ours.
 NODE := build/node
 
-.PHONY: demo test lint kernels sanitize bench validate-glb browse-glb clean
+.PHONY: demo app test test-web lint kernels sanitize bench validate-glb browse-glb clean
 
 demo: $(VENV)/installed
 	$(BIN)/studio generate "$(PROMPT)"
 
+app: $(VENV)/installed-web
+	$(BIN)/python app.py
+
 test: $(VENV)/installed-dev
 	$(BIN)/python -m pytest
+
+test-web: $(VENV)/installed-dev
+	$(BIN)/python -m pytest -m browser tests/web
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
@@ -67,6 +73,10 @@ $(BIN)/python:
 $(VENV)/installed: $(BIN)/python pyproject.toml constraints.txt CMakeLists.txt
 	$(PIP) install -c constraints.txt -e .
 	touch $@
+
+$(VENV)/installed-web: $(BIN)/python pyproject.toml constraints.txt CMakeLists.txt
+	$(PIP) install -c constraints.txt -e '.[web]'
+	touch $(VENV)/installed $@
 
 $(VENV)/installed-dev: $(BIN)/python pyproject.toml constraints.txt CMakeLists.txt
 	$(PIP) install -c constraints.txt -e '.[dev]'

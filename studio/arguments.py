@@ -346,6 +346,32 @@ class Jobs:
 
 
 @dataclass(frozen=True)
+class App:
+    """Show the studio in a browser, and take its queue's jobs."""
+
+    workspace: Workspace = Path("workspace")
+    """The folder of the queue and its runs; nothing else is ever shown."""
+    host: str = "127.0.0.1"
+    """Where to listen; others than this machine's own address want --auth."""
+    port: int = 7860
+    """Where to listen."""
+    root_path: str = ""
+    """What a proxy puts before the app's own paths, such as /studio."""
+    auth: Annotated[Path | None, arg(metavar="FILE")] = None
+    """Who may come in: a file with a line name:password for each."""
+    shared_queue: bool = False
+    """Let everyone look at everyone's jobs."""
+    most_waiting: Annotated[int, arg(metavar="N")] = 20
+    """Jobs that one client may have waiting."""
+    preset: Annotated[UseAppendAction[tuple[Path, ...]], arg(metavar="RECIPE")] = ()
+    """Offer a recipe of your own beside the presets; may be given again."""
+    prior: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="FOLDER|HUB-ID")] = ()
+    """Offer a prior beside the studio's own; may be given again."""
+    no_workers: bool = False
+    """Only show; "studio jobs work" takes the jobs elsewhere."""
+
+
+@dataclass(frozen=True)
 class Doctor:
     """Say what this machine has, which kernels and priors it runs, and why."""
 
@@ -363,7 +389,7 @@ class Cite:
     """Its name, or the path of a recipe."""
 
 
-Command = Generate | Resume | Compare | Export | Render | Presets | Prior | Batch | Jobs | Doctor | Cite
+Command = Generate | Resume | Compare | Export | Render | Presets | Prior | Batch | Jobs | App | Doctor | Cite
 
 _NAMES: dict[str, tuple[str, ...]] = {
     "generate": (),
@@ -375,6 +401,7 @@ _NAMES: dict[str, tuple[str, ...]] = {
     "prior": ("info", "vocab", "build-catalogue", "render-data", "train", "evaluate"),
     "batch": (),
     "jobs": ("submit", "list", "show", "cancel", "pause", "resume", "retry", "move", "work"),
+    "app": (),
     "doctor": (),
     "cite": (),
 }

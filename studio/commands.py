@@ -16,7 +16,7 @@ from PIL import Image
 from rich.console import Console
 from typing_extensions import assert_never
 
-from studio import arguments, job_commands
+from studio import app_command, arguments, job_commands
 from studio.cameras import orbit
 from studio.console import RunProgress, duration, stop_request
 from studio.doctor import EXAMPLE_PROMPT, automatic_prior, examine
@@ -86,6 +86,8 @@ def perform(command: arguments.Command) -> int:
                 return job_commands.batch(command)
         case arguments.Jobs():
             return job_commands.perform(command.command)
+        case arguments.App():
+            return app_command.perform(command)
         case arguments.Doctor():
             with weights.offline(command.offline):
                 return doctor(command)

@@ -30,6 +30,7 @@ REPORT_EVERY_S = 0.2
 MOST_FRUITLESS_ATTEMPTS = 3
 """A job whose workers die this often without a step of progress has failed."""
 
+_LARGEST_NUMBER = 2**63 - 1
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS jobs (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -421,6 +422,8 @@ class Queue:
         )
 
     def _job(self, database: sqlite3.Connection, number: int) -> Job:
+        if abs(number) > _LARGEST_NUMBER:
+            raise self._unknown(number)
         # The columns are a constant of this file.
         row = database.execute(f"SELECT {_COLUMNS} FROM jobs WHERE id = ?", (number,)).fetchone()  # noqa: S608
         if row is None:

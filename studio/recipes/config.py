@@ -671,7 +671,7 @@ InstantsConfig = Annotated[RandomInstantsConfig | FramesConfig | ClipConfig, Fie
 
 # ---------------------------------------------------------------------------------------------------- recipe
 
-_DRAWN_BY = {"gaussians": "splatting", "surface": "raster", "mesh": "raster", "field": "volume"}
+DRAWN_BY = {"gaussians": "splatting", "surface": "raster", "mesh": "raster", "field": "volume"}
 """The renderer of each kind of scene at rest."""
 
 
@@ -733,7 +733,7 @@ class Stage:
                 "expected instants.kind = 'random', 'frames' or 'clip' for one of kind 'deformable', and no "
                 "instants for others"
             )
-        wanted = _DRAWN_BY[_at_rest(self.scene).kind]
+        wanted = DRAWN_BY[_at_rest(self.scene).kind]
         if self.renderer.kind != wanted:
             raise ValueError(
                 f"a renderer of kind '{self.renderer.kind}' cannot draw a scene of kind '{scene}'; "

@@ -13,7 +13,7 @@ from pydantic import ConfigDict, Discriminator, Field, Tag, model_validator
 from pydantic.dataclasses import dataclass
 from typing_extensions import assert_never
 
-STRICT = ConfigDict(extra="forbid")
+STRICT = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 """A finite float. Integers are welcome; strings and booleans are not."""

@@ -182,7 +182,7 @@ class Run:
 
     def latest_preview(self) -> Path | None:
         """The newest preview picture, if there is one yet."""
-        return max((self.folder / "previews").glob("*.png"), default=None)
+        return latest_preview(self.folder)
 
     def save_preview(self) -> Path:
         """Draw the scene from four sides into ``previews/``.
@@ -329,6 +329,11 @@ class Run:
                 else initial_state(self.recipe, self.device)
             )
         return self._state
+
+
+def latest_preview(folder: Path) -> Path | None:
+    """The newest preview picture of the run in a folder, if there is one yet."""
+    return max((folder / "previews").glob("*.png"), default=None)
 
 
 def start(

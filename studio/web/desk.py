@@ -1,0 +1,196 @@
+"""What a client may do with the jobs of a workspace; pages and programs ask here, and nowhere else."""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+import subprocess
+import sys
+import threading
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+from studio.errors import StudioError
+from studio.export.formats import FORMATS, asset_paths
+from studio.jobs.queue import Job, Queue, State
+from studio.recipes.config import AssetFormat, Recipe
+from studio.run.session import latest_preview
+from studio.web.clients import RateLimit
+from studio.web.forms import Form
+from studio.web.options import Options
+
+Action = Literal["cancel", "pause", "resume", "retry"]
+_EXPORT_TIMEOUT_S = 900.0
+_SUBMISSIONS_A_MINUTE = 30
+_EXPORTS_A_MINUTE = 10
+
+
+class Desk:
+    """The jobs of a workspace, each client's own ones.
+
+    Another's job looks like one that is not there, unless the queue is shared: then all may be looked at, and
+    still only one's own be touched.
+    """
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+        self.queue = Queue(options.workspace.absolute(), most_waiting=options.most_waiting)
+        self._submissions = RateLimit(_SUBMISSIONS_A_MINUTE, 60.0, "submissions")
+        self._exports = RateLimit(_EXPORTS_A_MINUTE, 60.0, "exports")
+        self._exporting = threading.Lock()
+
+    # --------------------------------------------------------------------------------------------- looking
+
+    def job(self, number: int, client: str | None) -> Job:
+        """One job.
+
+        Raises:
+            StudioError: there is none that this client may see.
+        """
+        job = self.queue.job(number)
+        if job.client != client and not self.options.shared_queue:
+            raise StudioError(f"There is no job {number} of yours.")
+        return job
+
+    def recipe(self, number: int, client: str | None) -> Recipe:
+        """What a job makes.
+
+        Raises:
+            StudioError: as ``job``.
+        """
+        return self.queue.recipe(self.job(number, client).id)
+
+    def jobs(
+        self, client: str | None, words: str = "", others_too: bool = False, most: int = 60, skip: int = 0
+    ) -> list[Job]:
+        """The jobs that a client may see, those that are not over first.
+
+        Args:
+            words: that the prompt contains.
+            others_too: also those of others, where the queue is shared.
+            most, skip: a page of the list.
+        """
+        if others_too and self.options.shared_queue:
+            return self.queue.jobs(words=words, most=most, skip=skip)
+        return [] if client is None else self.queue.jobs(client=client, words=words, most=most, skip=skip)
+
+    def file(self, number: int, wanted: str, client: str | None) -> Path:
+        """A file of a job's run: one of the asset's formats, ``preview``, or a whole recipe.
+
+        Raises:
+            StudioError: no such job or kind of file, or it is not there.
+        """
+        folder = self.job(number, client).folder
+        if wanted == "preview":
+            found = latest_preview(folder)
+        elif wanted == "recipe":
+            found = folder / "recipe.toml"
+        else:
+            (found,) = asset_paths(folder / "assets", [_format(wanted)])
+        # A link that somebody put into a run leads nowhere.
+        if found is None or not found.is_file() or not found.resolve().is_relative_to(folder.resolve()):
+            raise StudioError(f"Job {number} has no {wanted} yet.")
+        return found
+
+    def formats(self, job: Job) -> tuple[AssetFormat, ...]:
+        """The formats that a job's asset is there in."""
+        return tuple(name for name in FORMATS if asset_paths(job.folder / "assets", [name])[0].is_file())
+
+    # ---------------------------------------------------------------------------------------------- acting
+
+    def submit(self, form: Form, client: str | None) -> Job:
+        """Put what a form asks for at the end of the queue.
+
+        Raises:
+            StudioError: a field does not fit, it is too soon, or too many jobs of this client's wait.
+        """
+        return self._submit(form.recipe(self.options), client)
+
+    def again(self, number: int, client: str | None, other_seed: bool) -> Job:
+        """Make the same once more, from another seed if wished.
+
+        Raises:
+            StudioError: as ``job`` and ``submit``.
+        """
+        recipe = self.recipe(number, client)
+        return self._submit(replace(recipe, seed=secrets.randbelow(2**31)) if other_seed else recipe, client)
+
+    def act(self, action: Action, number: int, client: str | None) -> Job:
+        """Cancel, pause, resume or retry a job.
+
+        Raises:
+            StudioError: it is not this client's, or in no state for that.
+        """
+        number = self._own(number, client).id
+        match action:
+            case "cancel":
+                return self.queue.cancel(number)
+            case "pause":
+                return self.queue.pause(number)
+            case "resume":
+                return self.queue.resume(number)
+            case "retry":
+                return self.queue.retry(number)
+
+    def delete(self, number: int, client: str | None) -> None:
+        """Forget a job that is over, and remove its run.
+
+        Raises:
+            StudioError: it is not this client's, or not over.
+        """
+        job = self._own(number, client)
+        self.queue.delete(number)
+        shutil.rmtree(job.folder, ignore_errors=True)
+
+    def export(self, number: int, wanted: str, client: str | None) -> Path:
+        """A job's asset in a format, written now if it is not there: by another process, one at a time.
+
+        Raises:
+            StudioError: no such job or format, it has not begun, it is too soon, or the scene cannot be
+                written so.
+        """
+        job = self._own(number, client)
+        (path,) = asset_paths(job.folder / "assets", [_format(wanted)])
+        if path.is_file():
+            return path
+        if job.state is State.RUNNING or not job.folder.is_dir():
+            raise StudioError(f"Job {number} is {job.state.value}; expected one that is over or paused.")
+        self._exports.take(job.client)
+        command = [sys.executable, "-m", "studio.cli", "export", str(job.folder), str(path)]
+        with self._exporting:
+            try:
+                done = subprocess.run(  # noqa: S603  (our own program; no word of it is a client's)
+                    command, capture_output=True, text=True, timeout=_EXPORT_TIMEOUT_S, check=False
+                )
+            except subprocess.TimeoutExpired as error:
+                raise StudioError(
+                    f"Writing .{wanted} took over {_EXPORT_TIMEOUT_S:g} s; it was ended."
+                ) from error
+        if done.returncode:
+            said = done.stderr.strip().splitlines() or ["it gave no reason"]
+            raise StudioError(f"Writing .{wanted} failed: {said[-1].removeprefix('studio: ')}")
+        return path
+
+    def _submit(self, recipe: Recipe, client: str | None) -> Job:
+        if client is None:
+            raise StudioError(
+                "A job needs somebody whose it is: send a header X-Studio-Client with a secret of your own, "
+                "22 letters and digits or more."
+            )
+        self._submissions.take(client)
+        (job,) = self.queue.submit([recipe], client)
+        return job
+
+    def _own(self, number: int, client: str | None) -> Job:
+        job = self.job(number, client)
+        if job.client != client:
+            raise StudioError(f"Job {number} is somebody else's; it can only be looked at.")
+        return job
+
+
+def _format(wanted: str) -> AssetFormat:
+    for known in FORMATS:
+        if wanted == known:
+            return known
+    raise StudioError(f"There is no format {wanted[:20]!r}; expected one of {', '.join(FORMATS)}.")

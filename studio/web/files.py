@@ -1,0 +1,55 @@
+"""The files that the app shows: each is asked for by a job's number and a known word, none by a path."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from pathlib import Path
+
+from fastapi import FastAPI, Request
+from fastapi.responses import FileResponse, PlainTextResponse, Response
+
+from studio.errors import StudioError
+from studio.prompts import slug
+from studio.web.clients import client_of
+from studio.web.desk import Desk
+from studio.web.preset_pictures import preset_picture
+
+_KEEP_S = 3600
+
+
+def add_routes(app: FastAPI, desk: Desk) -> None:
+    """Let the app answer for a job's pictures and assets, and for the presets' pictures."""
+
+    @app.get("/jobs/{number}/{wanted}", include_in_schema=False)
+    def job_file(number: int, wanted: str, request: Request) -> Response:
+        try:
+            job = desk.job(number, client_of(request.scope))
+            path = desk.file(number, wanted, client_of(request.scope))
+        except StudioError as error:
+            return PlainTextResponse(str(error), 404)
+        name = None
+        if "download" in request.query_params or wanted == "recipe":
+            name = f"{slug(job.prompt)}{path.suffix}"
+        if wanted == "obj":
+            return _with_its_materials(path, slug(job.prompt))
+        headers = {"cache-control": f"private, max-age={_KEEP_S if wanted == 'preview' else 0}"}
+        return FileResponse(path, filename=name, headers=headers)
+
+    @app.get("/presets/{name}", include_in_schema=False)
+    def preset_file(name: str) -> Response:
+        path = preset_picture(name) if name in desk.options.presets else None
+        if path is None:
+            return PlainTextResponse("There is no such picture.", 404)
+        return FileResponse(path, headers={"cache-control": f"max-age={_KEEP_S}"})
+
+
+def _with_its_materials(path: Path, name: str) -> Response:
+    """An OBJ and the files that it names, in one."""
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        for part in sorted(path.parent.glob(f"{path.stem}*")):
+            if part.suffix in (".obj", ".mtl", ".png"):
+                archive.write(part, part.name)
+    headers = {"content-disposition": f'attachment; filename="{name}-obj.zip"'}
+    return Response(packed.getvalue(), media_type="application/zip", headers=headers)

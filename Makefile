@@ -12,7 +12,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 # Where npm puts what reads our .glb files and is not ours.
 NODE := build/node
 
-.PHONY: demo app test test-web lint kernels sanitize bench validate-glb browse-glb clean
+.PHONY: demo app test test-web lint kernels sanitize bench validate-glb browse-glb browse-clips clean
 
 demo: $(VENV)/installed
 	$(BIN)/studio generate "$(PROMPT)"
@@ -46,7 +46,8 @@ bench: $(VENV)/installed-dev
 	for name in kernels guidance; do $(BIN)/python benchmarks/$$name.py || exit 1; done
 
 $(NODE)/installed: Makefile
-	npm install --silent --no-save --prefix $(NODE) gltf-validator@2.0.0-dev.3.10 three@0.187.0
+	npm install --silent --no-save --prefix $(NODE) gltf-validator@2.0.0-dev.3.10 three@0.187.0 \
+	  lottie-web@5.13.0
 	touch $@
 
 validate-glb: $(VENV)/installed-dev $(NODE)/installed
@@ -57,6 +58,10 @@ validate-glb: $(VENV)/installed-dev $(NODE)/installed
 browse-glb: $(VENV)/installed-dev $(NODE)/installed
 	$(PIP) install playwright==1.65.2
 	$(BIN)/python -m tests.export.glb_in_browser $(NODE)/node_modules docs/images/glb-in-browser.png
+
+browse-clips: $(VENV)/installed-dev $(NODE)/installed
+	$(PIP) install playwright==1.65.2
+	$(BIN)/python -m tests.export.clips_in_browser $(NODE)/node_modules build/clips-in-browser.png
 
 clean:
 	rm -rf build dist $(VENV) .mypy_cache .pytest_cache .ruff_cache

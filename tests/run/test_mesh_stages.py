@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -127,22 +128,41 @@ FIRST = {
 }
 
 
-@pytest.mark.parametrize("first", FIRST)
+@pytest.mark.parametrize("first", ["gaussians", "tetrahedra"])  # A field begins the preset below.
 def test_stages_go_from_any_scene_to_a_surface_to_a_mesh_bit_for_bit(
     first: str, models: Path, tmp_path: Path
 ) -> None:
     """Stopped in each stage and at the border of two, at 3, 8, 13 and 20 of 24 steps."""
     recipe = staged(models, FIRST[first], SURFACE, TEXTURED)
-    whole, stopped = Run.create(recipe, tmp_path / "whole"), Run.create(recipe, tmp_path / "stopped")
-    assert [report.stage for report in whole] == [0] * 8 + [1] * 8 + [2] * 8
-    for stop_at in (3, 8, 13, 20, 24):
+    scene = whole_and_stopped(recipe, (3, 8, 13, 20), tmp_path).scene()
+    assert isinstance(scene, TexturedMesh) and 100 < len(scene) <= 310
+
+
+def whole_and_stopped(recipe: Recipe, stops: Sequence[int], folder: Path) -> Run:
+    """The run, taken at once, after one that was stopped and opened again has ended in the same state."""
+    whole, stopped = Run.create(recipe, folder / "whole"), Run.create(recipe, folder / "stopped")
+    stages = [index for index, stage in enumerate(recipe.stages) for _ in range(stage.steps)]
+    assert [report.stage for report in whole] == stages
+    for stop_at in (*stops, recipe.total_steps):
         for report in Run.open(stopped.folder):
             if report.step == stop_at:
                 break
-    last = "state/0000024.safetensors"
+    last = f"state/{recipe.total_steps:07}.safetensors"
     assert (whole.folder / last).read_bytes() == (stopped.folder / last).read_bytes()
-    scene = whole.scene()
-    assert isinstance(scene, TexturedMesh) and 100 < len(scene) <= 310
+    return whole
+
+
+def test_a_preset_of_three_stages_goes_on_bit_for_bit(models: Path, tmp_path: Path) -> None:
+    """In small; stopped in each stage, with ramps on their way and critics half taught."""
+    lines = [f"prior={{ kind = 'library', folder = '{models}' }}", "checkpoint_every=100"]
+    for stage in range(3):
+        lines += [
+            f"stages.{stage}.steps=3",
+            f"stages.{stage}.resolution={{ kind = 'linear', start = 16, end = 32 }}",
+        ]
+    lines += ["stages.0.scene.levels=3", "stages.0.scene.blob_density=40.0", "stages.0.renderer.step=0.04"]
+    lines += ["stages.1.scene.resolution=10", "stages.2.scene.faces=300", "stages.2.scene.texture_size=64"]
+    whole_and_stopped(load("prolificdreamer", "a red cube", lines), (2, 5, 8), tmp_path)
 
 
 @pytest.mark.parametrize("first", FIRST)

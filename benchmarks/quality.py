@@ -1,12 +1,14 @@
 """Judges finished runs against the exact prior's known truth.
 
 * ``targets``  eight objects, each named alone by its prompt: splats and exported mesh against the truth
+* ``scenes``   each kind of scene, alone and in stages, on the first of these targets
 * ``prompts``  is the nearest catalogue object one that the prompt names? Any prior can be judged by this
 * ``janus``    how often a back looks like a front, with and without knowledge of the camera
 
 ::
 
     python benchmarks/quality.py targets
+    OMP_NUM_THREADS=1 python benchmarks/quality.py scenes
     python benchmarks/quality.py prompts
     python benchmarks/quality.py prompts --preset small --prompts prompts_small.txt
     python benchmarks/quality.py janus
@@ -32,6 +34,7 @@ from studio.ops.surfaces import Light
 from studio.priors.catalogue import Catalogue
 from studio.priors.library import LibraryPrior
 from studio.renderers.raster import MeshRenderer
+from studio.run.metrics import truth_metrics
 from studio.run.session import Run, start
 from studio.run.views import drawn, held_out_cameras
 from studio.types import Cameras
@@ -41,16 +44,34 @@ TESTS = Path(__file__).parents[1] / "tests"
 TWO_SIDED_PROMPTS = ("a teddy bear", "a snowman", "an armchair", "a toaster", "a grand piano")
 VIEWS = 8
 SIZE = 128
+_MESH = ("stages.0.scene={ kind = 'mesh', texture_size = 256, vertices_rate = 2e-3 }",)
+# What each row of the study of scenes runs: a preset and what is set otherwise.
+SCENES: dict[str, tuple[str, tuple[str, ...]]] = {
+    "gaussians": ("draft", ()),
+    "surfels": ("draft", ("stages.0.scene.shape=surfels",)),
+    "radiance field": ("nerf", ()),
+    "surface, FlexiCubes": ("surface", ()),
+    "surface, tetrahedra": ("surface", ("stages.0.scene.extraction=tetrahedra",)),
+    "mesh, from a ball": ("surface", (*_MESH, "stages.0.regularizers.smoothness=0.05")),
+    "gaussians that bend": ("moving", ()),
+    "gaussians, then mesh": ("dreamgaussian", ()),
+    "field, surface, mesh": ("magic3d", ()),
+    "the same with VSD": ("prolificdreamer", ()),
+}
 
 
 @dataclass(frozen=True)
 class Quality:
     """One study of finished runs."""
 
-    study: tyro.conf.Positional[Literal["targets", "prompts", "janus"]]
+    study: tyro.conf.Positional[Literal["targets", "scenes", "prompts", "janus"]]
     """What to judge."""
     preset: str = "default"
-    """What to run; the Janus study always compares ``draft`` runs with and without the camera."""
+    """What ``targets`` and ``prompts`` run."""
+    kinds: tuple[str, ...] = tuple(SCENES)
+    """Rows of ``scenes``."""
+    objects: int = 1
+    """How many of the targets ``scenes`` are tried on."""
     prompts: str = "prompts_30.txt"
     """The list of prompts, in ``tests/``."""
     seeds: int = 4
@@ -65,6 +86,8 @@ def main() -> None:
     match args.study:
         case "targets":
             targets(args)
+        case "scenes":
+            scenes(args)
         case "prompts":
             prompts(args)
         case "janus":
@@ -96,6 +119,26 @@ def targets(args: Quality) -> None:
         )
     seconds, splats_db, iou, mesh_db = (sum(column) / len(column) for column in zip(*rows, strict=True))
     print(f"| mean | {seconds:.0f} | {splats_db:.1f} | {iou:.3f} | {mesh_db:.1f} | |")
+
+
+def scenes(args: Quality) -> None:
+    """Each kind of scene against the true renderings; seconds are the processor's, of all steps."""
+    print("| scene | preset | object | steps | seconds | dB | IoU |")
+    print("| --- | --- | --- | --- | --- | --- | --- |")
+    for kind in args.kinds:
+        preset, overrides = SCENES[kind]
+        for line in lines("known_targets.txt")[: args.objects]:
+            model, prompt = line.split("\t")
+            began = time.process_time()
+            run = finished(prompt, preset, overrides, args.output)
+            seconds = time.process_time() - began
+            # All at one size, whatever the last stage's is.
+            figures = truth_metrics(run.scene(), run.renderer(), prompt, library(run), SIZE)
+            print(
+                f"| {kind} | `{preset}` | {model} | {run.recipe.total_steps} | {seconds:.0f} "
+                f"| {float(figures['psnr_db']):.1f} | {float(figures['silhouette_iou']):.3f} |",
+                flush=True,
+            )
 
 
 def prompts(args: Quality) -> None:

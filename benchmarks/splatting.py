@@ -20,7 +20,7 @@ from torch import Tensor
 
 from studio.cameras import orbit
 from studio.ops.library import Backend
-from studio.ops.splatting import SplatImages, splat
+from studio.ops.splatting import SplatCapacity, SplatImages, splat
 
 VIEWS = 4
 FIELD_OF_VIEW_DEG = 49.0
@@ -28,7 +28,7 @@ FIELD_OF_VIEW_DEG = 49.0
 
 @dataclass(frozen=True)
 class SplatWorkload:
-    """A cloud of Gaussians and four cameras around it."""
+    """A cloud of Gaussians and cameras around it."""
 
     parameters: tuple[Tensor, ...]  # means, quaternions, scales, opacities, sh
     world_to_camera: Tensor
@@ -36,7 +36,9 @@ class SplatWorkload:
     background: Tensor
     resolution: int
 
-    def draw(self, backend: Backend, antialias: bool = True) -> SplatImages:
+    def draw(
+        self, backend: Backend, antialias: bool = True, capacity: SplatCapacity | None = None
+    ) -> SplatImages:
         return splat(
             *self.parameters,
             self.world_to_camera,
@@ -45,12 +47,13 @@ class SplatWorkload:
             self.resolution,
             self.resolution,
             antialias=antialias,
+            capacity=capacity,
             backend=backend,
         )
 
-    def step(self, backend: Backend) -> None:
+    def step(self, backend: Backend, capacity: SplatCapacity | None = None) -> None:
         """Forward and backward."""
-        images = self.draw(backend)
+        images = self.draw(backend, capacity=capacity)
         torch.autograd.grad(images.rgb.sum() + (images.rgb * images.alpha).sum(), self.parameters)
 
     def by_opensplat(self) -> OpenSplat:
@@ -58,7 +61,7 @@ class SplatWorkload:
         return OpenSplat(self.parameters, self.world_to_camera, self.intrinsics, self.background, *size)
 
 
-def splat_workload(count: int, resolution: int) -> SplatWorkload:
+def splat_workload(count: int, resolution: int, views: int = VIEWS) -> SplatWorkload:
     rng = torch.Generator().manual_seed(0)
     direction = torch.nn.functional.normalize(torch.randn(count, 3, generator=rng))
     means = 0.5 * torch.rand(count, 1, generator=rng) ** (1 / 3) * direction
@@ -70,15 +73,15 @@ def splat_workload(count: int, resolution: int) -> SplatWorkload:
         torch.sigmoid(1.5 * torch.randn(count, generator=rng) - 0.5),
         torch.randn(count, 1, 3, generator=rng),
     )
-    cameras = orbit(torch.arange(VIEWS) * (360.0 / VIEWS), torch.full((VIEWS,), 15.0), resolution, resolution)
+    cameras = orbit(torch.arange(views) * (360.0 / views), torch.full((views,), 15.0), resolution, resolution)
     focal = 0.5 * resolution / math.tan(math.radians(0.5 * FIELD_OF_VIEW_DEG))
     center = 0.5 * resolution
     intrinsics = torch.tensor([[focal, 0.0, center], [0.0, focal, center], [0.0, 0.0, 1.0]])
     return SplatWorkload(
         tuple(parameter.requires_grad_() for parameter in parameters),
         cameras.world_to_camera,
-        intrinsics.expand(VIEWS, 3, 3),
-        torch.ones(VIEWS, 3),
+        intrinsics.expand(views, 3, 3),
+        torch.ones(views, 3),
         resolution,
     )
 

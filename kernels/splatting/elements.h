@@ -77,7 +77,7 @@ struct Workspace {
     tiles_x = (scene.width + TILE - 1) / TILE;
     tiles = tiles_x * ((scene.height + TILE - 1) / TILE);
     all_tiles = scene.cameras * tiles;
-    slots = scene.capacity > 0 ? scene.capacity : counts[1];
+    slots = scene.capacity > 0 ? scene.capacity : scene.cameras > 0 ? counts[1] : 0;
     if (slots > INT32_MAX || all_tiles > INT32_MAX) {
       throw std::runtime_error("the splats cover more than 2 billion tiles; make them smaller or fewer");
     }

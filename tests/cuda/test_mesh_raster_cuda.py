@@ -35,7 +35,9 @@ def test_pixels_show_the_very_faces_of_the_cpu(
     ]
     monkeypatch.undo()
     expected = rasterize(positions, faces, 200, 151, backend="native").face
-    assert torch.equal(made[0], expected) and torch.equal(made[1], expected)
+    assert torch.equal(made[0], made[1])
+    # nvcc rounds otherwise, which decides where two faces cross in a pixel's centre.
+    assert (made[0] != expected).float().mean() <= (0 if device == "cpu" else 1e-4)
 
 
 @pytest.mark.parametrize("wrap", cpu.WRAPS)

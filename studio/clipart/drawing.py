@@ -51,7 +51,7 @@ def read_drawing(path: Path, texture_size: int = 1024) -> Drawing:
 
     Raises:
         StudioError: another suffix; a file that is missing, empty, too large, broken or that refers to other
-            files; nothing visible, or only text.
+            files; nothing visible, or only text; the libraries for SVG are not installed.
     """
     if path.suffix.lower() not in SUFFIXES:
         raise StudioError(
@@ -68,6 +68,13 @@ def read_drawing(path: Path, texture_size: int = 1024) -> Drawing:
         raise StudioError(f"{path.name} is empty, expected a drawing: export it again.")
     if path.suffix.lower() != ".svg":
         return Drawing(torch.from_numpy(read_picture(path, texture_size).copy()), (), path.stem)
+    try:
+        return _read_svg_drawing(path, texture_size)
+    except ModuleNotFoundError as error:
+        raise StudioError(f"SVG files need {error.name}; try: pip install 'studio[clipart]'") from error
+
+
+def _read_svg_drawing(path: Path, texture_size: int) -> Drawing:
     tree = read_svg(path.read_bytes(), path.name)
     square = visible_square(tree)
     if square is None and "text" in tree.left_out:

@@ -21,6 +21,10 @@ NEAR_PX = 16.0
 """Keypoints that are this near to the sheet are moved onto it; those farther away are refused."""
 BRIDGE_PX = 6.0
 """Width of the transparent strips that tie separate parts together."""
+LINE_DRAWING = 0.5
+"""A drawing of which less than this share of its outer outline's area is visible consists of lines."""
+FLATTEST = 0.06
+"""Triangles whose height is a smaller share of their longest side are left out: they lie along the outline."""
 _GRID = 2
 """Cells of the silhouette's grid a canvas pixel."""
 _SKELETON_GRID = 128
@@ -58,8 +62,9 @@ def sheet_of(
     """Lays a sheet under a drawing.
 
     It covers the silhouette and a margin around it, whose transparent texels make the silhouette itself
-    something that moves with the picture. Separate parts are tied by narrow transparent strips; holes stay
-    where they are wide enough for triangles. The same drawing gives the same sheet, byte for byte.
+    something that moves with the picture. Separate parts are tied by narrow transparent strips; wide holes
+    stay, but for what the lines of a line drawing enclose. The same drawing gives the same sheet, byte for
+    byte.
 
     Args:
         drawing: what to cover.
@@ -96,12 +101,19 @@ def sheet_of(
 
 
 def _silhouette(drawing: Drawing) -> Mask:
-    """What is visible and the strips between its parts, in cells of 1 / _GRID canvas pixels."""
+    """What is visible and the strips between its parts, in cells of 1 / _GRID canvas pixels.
+
+    Of a line drawing what the lines enclose belongs to it.
+    """
+    from scipy import ndimage
+
     alpha = drawing.rgba[None, None, ..., 3].float() / 255
     visible = torch.nn.functional.adaptive_max_pool2d(alpha, CANVAS_PX * _GRID)[0, 0] > VISIBLE_ALPHA
     if not bool(visible.any()):
         raise StudioError(f"{drawing.name} has no silhouette: every pixel is transparent; draw something.")
-    return _bridged(visible.numpy())
+    mask = _bridged(visible.numpy())
+    filled = ndimage.binary_fill_holes(mask)
+    return np.asarray(filled) if mask.sum() < LINE_DRAWING * filled.sum() else mask
 
 
 def _distance(silhouette: Mask, margin_px: float) -> Array:
@@ -234,20 +246,23 @@ def _triangulated(distance: Array, keypoints: Array, edge_px: float) -> tuple[Ar
     grid[1::2, :, 0] += edge_px / 2
     grid = grid.reshape(-1, 2)
     grid = grid[_at(distance, grid) > 0.55 * edge_px]
-    near = np.concatenate([outline, grid])
-    gaps = np.linalg.norm(near[:, None] - keypoints[None], axis=-1).min(-1)
-    vertices = np.concatenate([keypoints, near[gaps > 0.5 * edge_px]])
-    faces = Delaunay(vertices).simplices.astype(np.int64)
+    # The outline gives way to a keypoint less than the grid does: on a thin limb it is near.
+    kept = [points[_gaps(points, keypoints) > gap * edge_px] for points, gap in ((outline, 0.3), (grid, 0.5))]
+    vertices = np.concatenate([keypoints, *kept])
+    delaunay = Delaunay(vertices)
+    faces = delaunay.simplices.astype(np.int64)
     corners = vertices[faces]
     middles = (corners + np.roll(corners, 1, axis=1)).reshape(-1, 2) / 2
-    inside = _at(distance, corners.mean(1)) > 0
+    depth = _at(distance, corners.mean(1))
+    inside = depth > 0
     inside &= (_at(distance, middles).reshape(-1, 3) > -0.1 * edge_px).all(-1)
-    inside &= np.abs(_areas(corners)) > 0.02 * edge_px**2  # slivers along straight outlines
+    longest = np.linalg.norm(corners - np.roll(corners, 1, axis=1), axis=-1).max(-1)
+    inside &= np.abs(_areas(corners)) > FLATTEST * longest**2
     # A keypoint keeps a triangle even where the sheet is too narrow for one.
     for number in np.setdiff1d(np.arange(len(keypoints)), faces[inside]):
         around = np.flatnonzero((faces == number).any(-1))
-        inside[around[_at(distance, corners[around].mean(1)).argmax()]] = True
-    faces = faces[inside]
+        inside[around[depth[around].argmax()]] = True
+    faces = faces[_in_one_piece(inside, delaunay.neighbors, depth)]
     turned = _areas(vertices[faces]) < 0
     faces[turned] = faces[turned][:, ::-1]
     used = np.union1d(np.arange(len(keypoints)), faces)
@@ -257,6 +272,44 @@ def _triangulated(distance: Array, keypoints: Array, edge_px: float) -> tuple[Ar
     return vertices[used], number[faces[order]]
 
 
+def _gaps(points: Array, others: Array) -> Array:
+    """The distance of each point to the nearest of the others."""
+    return np.asarray(np.linalg.norm(points[:, None] - others[None], axis=-1).min(-1))
+
+
+def _in_one_piece(inside: Mask, neighbors: npt.NDArray[np.int32], depth: Array) -> Mask:
+    """The faces and as few more as it takes for all to hang together by their sides.
+
+    A part that hung by a corner alone could turn freely.
+
+    Args:
+        inside: which of the faces are wanted.
+        neighbors: [f, 3] the faces beyond each face's sides, -1 where there is none.
+        depth: [f] of the faces in the sheet; negative outside, where they cost more.
+    """
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components, dijkstra
+
+    here, side = np.nonzero(neighbors >= 0)
+    there = neighbors[here, side]
+    inside = inside.copy()
+    while True:
+        linked = inside[here] & inside[there]
+        shape = (len(inside), len(inside))
+        graph = coo_array((np.ones(linked.sum()), (here[linked], there[linked])), shape)
+        _, part = connected_components(graph, directed=False)
+        main = part == np.bincount(part[inside]).argmax()
+        if main[inside].all():
+            return inside
+        price = np.where(inside, 1e-3, 1.0 + np.maximum(-depth, 0.0))
+        ways = coo_array((price[here] + price[there], (here, there)), shape).tocsr()
+        far, before, _ = dijkstra(ways, indices=np.flatnonzero(main), return_predecessors=True, min_only=True)
+        face = int(np.where(inside & ~main, far, np.inf).argmin())
+        while not main[face]:
+            inside[face] = True
+            face = int(before[face])
+
+
 def _outline(distance: Array, edge_px: float) -> Array:
     """Points along all outlines of the sheet, about an edge apart; closer where it bends."""
     from skimage.measure import approximate_polygon, find_contours
@@ -264,11 +317,20 @@ def _outline(distance: Array, edge_px: float) -> Array:
     points = []
     for contour in find_contours(np.pad(distance, 1, constant_values=-1.0), 0.0):
         ring = (contour[:, ::-1] - 0.5) / _GRID
-        ring = approximate_polygon(ring, tolerance=0.1 * edge_px)
+        ring = _without_close_corners(approximate_polygon(ring, tolerance=0.1 * edge_px), 0.4 * edge_px)
         for start, end in pairwise(ring):
             count = max(1, round(float(np.linalg.norm(end - start)) / edge_px))
             points.append(start + (end - start) * np.linspace(0, 1, count, endpoint=False)[:, None])
     return np.concatenate(points)
+
+
+def _without_close_corners(ring: Array, nearest_px: float) -> Array:
+    """A closed line, its first point last again, without corners too close for sound triangles."""
+    kept = [ring[0]]
+    for corner in ring[1:-1]:
+        if min(np.linalg.norm(corner - kept[-1]), np.linalg.norm(corner - ring[0])) >= nearest_px:
+            kept.append(corner)
+    return np.array([*kept, ring[0]])
 
 
 def _areas(corners: Array) -> Array:

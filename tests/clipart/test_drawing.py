@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import sys
 import zlib
 from pathlib import Path
 
@@ -246,6 +247,11 @@ def broken_png() -> bytes:
 def test_files_that_are_no_drawings_are_refused(tmp_path: Path, name: str, content: bytes, says: str) -> None:
     (tmp_path / name).write_bytes(content)
     assert says in refused(tmp_path / name)
+
+
+def test_a_missing_library_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "resvg_py", None)
+    assert "pip install 'studio[clipart]'" in refused(written(tmp_path, "<path d='M0 0h9v9'/>"))
 
 
 def test_missing_and_invisible_files_are_refused(tmp_path: Path) -> None:

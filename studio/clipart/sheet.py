@@ -24,7 +24,7 @@ BRIDGE_PX = 6.0
 LINE_DRAWING = 0.5
 """A drawing of which less than this share of its outer outline's area is visible consists of lines."""
 FLATTEST = 0.06
-"""Triangles whose height is a smaller share of their longest side are left out: they lie along the outline."""
+"""Triangles whose height is a smaller share of their longest side, along the outline, are left out."""
 _GRID = 2
 """Cells of the silhouette's grid a canvas pixel."""
 _SKELETON_GRID = 128

@@ -361,7 +361,7 @@ class App:
     """Who may come in: a file with a line name:password for each."""
     shared_queue: bool = False
     """Let everyone look at everyone's jobs."""
-    most_waiting: Annotated[int, arg(metavar="N")] = 20
+    most_waiting: Annotated[int, arg(metavar="N")] = 200
     """Jobs that one client may have waiting."""
     preset: Annotated[UseAppendAction[tuple[Path, ...]], arg(metavar="RECIPE")] = ()
     """Offer a recipe of your own beside the presets; may be given again."""

@@ -52,13 +52,18 @@ CREATE TABLE IF NOT EXISTS jobs (
     heartbeat_at REAL,
     ended_at REAL
 );
+CREATE TABLE IF NOT EXISTS tags (job INTEGER NOT NULL, tag TEXT NOT NULL, PRIMARY KEY (tag, job));
+CREATE INDEX IF NOT EXISTS tags_of_job ON tags (job);
 CREATE INDEX IF NOT EXISTS jobs_in_turn ON jobs (state, place);
 CREATE INDEX IF NOT EXISTS jobs_of_client ON jobs (client, state);
 """
 _COLUMNS = (
     "id, client, prompt, preset, folder, state, wish, step, total_steps, attempts, worker, reason, "
-    "submitted_at, heartbeat_at, ended_at"
+    "submitted_at, heartbeat_at, ended_at, "
+    "(SELECT group_concat(tag, ' ') FROM (SELECT tag FROM tags WHERE job = id ORDER BY tag)) AS tags"
 )
+MOST_TAGS = 8
+"""Of one job."""
 
 
 class State(str, enum.Enum):
@@ -96,6 +101,7 @@ class Job:
         worker: who had it last.
         reason: why it failed or was paused, for a person to read.
         submitted_at, heartbeat_at, ended_at: seconds since 1970, by the clock at that time.
+        tags: words by which people find it again, in order.
     """
 
     id: int
@@ -113,6 +119,7 @@ class Job:
     submitted_at: float
     heartbeat_at: float | None
     ended_at: float | None
+    tags: tuple[str, ...]
 
 
 class Queue:
@@ -147,11 +154,11 @@ class Queue:
 
     # --------------------------------------------------------------------------------------------- asking
 
-    def submit(self, recipes: Sequence[Recipe], client: str = "") -> list[Job]:
+    def submit(self, recipes: Sequence[Recipe], client: str = "", tags: Sequence[str] = ()) -> list[Job]:
         """Put recipes at the end of the queue, all or none; they are safe on the disk on return.
 
         Raises:
-            StudioError: a recipe has no prompt, or the client has too many jobs waiting.
+            StudioError: a recipe has no prompt, or there are too many tags or jobs of the client waiting.
         """
         prompts = [clean_prompt(recipe.prompt) for recipe in recipes]
         with self._writing() as database:
@@ -183,6 +190,7 @@ class Queue:
                 database.execute(
                     "UPDATE jobs SET folder = ? WHERE id = ?", (f"{ids[-1]:06d}-{slug(prompt)}", ids[-1])
                 )
+                _set_tags(database, ids[-1], tags)
             return [self._job(database, number) for number in ids]
 
     def job(self, number: int) -> Job:
@@ -211,6 +219,7 @@ class Queue:
         states: Sequence[State] = tuple(State),
         client: str | None = None,
         words: str = "",
+        tag: str | None = None,
         most: int = -1,
         skip: int = 0,
     ) -> list[Job]:
@@ -220,6 +229,7 @@ class Queue:
             states: only these.
             client: only this one's.
             words: only those whose prompt contains them.
+            tag: only those that have it.
             most, skip: a page of the list.
         """
         marks = ", ".join("?" * len(states))
@@ -227,12 +237,23 @@ class Queue:
         query = (
             f"SELECT {_COLUMNS} FROM jobs WHERE state IN ({marks}) "  # noqa: S608
             "AND (? IS NULL OR client = ?) AND instr(lower(prompt), ?) > 0 "
+            "AND (? IS NULL OR id IN (SELECT job FROM tags WHERE tag = ?)) "
             "ORDER BY CASE WHEN state IN ('running', 'queued', 'paused') THEN place END ASC NULLS LAST, "
             "id DESC LIMIT ? OFFSET ?"
         )
-        asked = (*(state.value for state in states), client, client, words.lower(), most, skip)
+        asked = (*(state.value for state in states), client, client, words.lower(), tag, tag, most, skip)
         with self._open() as database:
             return [self._as_job(row) for row in database.execute(query, asked)]
+
+    def tags(self, client: str, most: int = 50) -> list[str]:
+        """The tags that a client's jobs have, that of the newest job first."""
+        with self._open() as database:
+            rows = database.execute(
+                "SELECT tag FROM tags JOIN jobs ON id = job WHERE client = ? GROUP BY tag "
+                "ORDER BY MAX(id) DESC, tag LIMIT ?",
+                (client, most),
+            )
+            return [str(row["tag"]) for row in rows]
 
     def ahead_of(self, number: int) -> int:
         """How many jobs have their turn before this one; running ones do not count."""
@@ -318,6 +339,17 @@ class Queue:
             places = zip(sorted(waiting.values()), order, strict=True)
             database.executemany("UPDATE jobs SET place = ? WHERE id = ?", places)
 
+    def tag(self, number: int, tags: Sequence[str]) -> Job:
+        """Give a job these tags in the place of those it has; a tag is lower-case words joined by hyphens.
+
+        Raises:
+            StudioError: there is no such job, or there are too many tags.
+        """
+        with self._writing() as database:
+            self._job(database, number)
+            _set_tags(database, number, tags)
+            return self._job(database, number)
+
     def delete(self, number: int) -> None:
         """Forget a job that is over; its run folder is the caller's to remove.
 
@@ -329,6 +361,7 @@ class Queue:
             if job.state in (State.QUEUED, State.RUNNING, State.PAUSED):
                 raise StudioError(f"Job {number} is {job.state.value}; expected one that is over: cancel it.")
             database.execute("DELETE FROM jobs WHERE id = ?", (number,))
+            _set_tags(database, number, ())
 
     # -------------------------------------------------------------------------------------------- working
 
@@ -436,6 +469,7 @@ class Queue:
             "folder": self.runs / row["folder"],
             "state": State(row["state"]),
             "wish": Wish(row["wish"]),
+            "tags": tuple((row["tags"] or "").split()),
         }
         return Job(**values)
 
@@ -514,6 +548,13 @@ class Lease:
     def end(self, state: State, reason: str = "") -> None:
         """Say what has become of the job."""
         self._queue.end(self.job.id, state, reason)
+
+
+def _set_tags(database: sqlite3.Connection, number: int, tags: Sequence[str]) -> None:
+    if len(tags) > MOST_TAGS:
+        raise StudioError(f"{len(tags)} tags came; expected at most {MOST_TAGS}.")
+    database.execute("DELETE FROM tags WHERE job = ?", (number,))
+    database.executemany("INSERT OR IGNORE INTO tags VALUES (?, ?)", [(number, slug(tag)) for tag in tags])
 
 
 def _count(cursor: sqlite3.Cursor) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import functools
 import hashlib
+import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -61,20 +62,16 @@ def read_table(
         StudioError: there is no such file, it is no CSV in UTF-8, it has no column ``prompt``, or one that is
             no key of a recipe.
     """
-    columns, lines = _lines(path)
+    columns, lines = lines_of(_bytes(path), str(path))
     rows: list[Row | BadRow] = []
     seen: Counter[str] = Counter()
     chosen = () if formats is None else (f"export.formats={list(formats)}",)
     for number, line in enumerate(lines, start=1):
-        cells = dict(zip(columns, (cell.strip() for cell in line), strict=False))
         try:
-            if len(line) > len(columns):
-                raise StudioError(
-                    f"{len(line)} cells, expected {len(columns)}; put quotes around cells that hold commas."
-                )
-            recipe = _recipe(cells, preset, chosen)
+            recipe = _recipe(cells_of(columns, line), preset, chosen)
         except StudioError as error:
-            rows.append(BadRow(number, cells.get("prompt", ""), str(error)))
+            prompt = dict(zip(columns, line, strict=False)).get("prompt", "")
+            rows.append(BadRow(number, prompt.strip(), str(error)))
             continue
         digest = hashlib.sha256(to_toml(recipe).encode()).hexdigest()[:12]
         seen[digest] += 1
@@ -85,7 +82,7 @@ def read_table(
 
 def _recipe(cells: Mapping[str, str], preset: str, chosen: tuple[str, ...]) -> Recipe:
     prompt = clean_prompt(cells.get("prompt", ""))
-    seed = _count("seed", cells.get("seed", ""))
+    seed = count_of("seed", cells.get("seed", ""))
     others = tuple(f"{key}={value}" for key, value in cells.items() if key not in COLUMNS and value)
     base = _without_prompt(
         Asked(
@@ -93,7 +90,7 @@ def _recipe(cells: Mapping[str, str], preset: str, chosen: tuple[str, ...]) -> R
             cells.get("preset") or preset,
             negative_prompt=cells.get("negative") or None,
             prior=cells.get("prior") or None,
-            steps=_count("steps", cells.get("steps", "")),
+            steps=count_of("steps", cells.get("steps", "")),
             overrides=(*chosen, *others),
         )
     )
@@ -106,7 +103,12 @@ def _without_prompt(asked: Asked) -> Recipe:
     return replace(replace(asked, prompt="-").recipe(), prompt="")
 
 
-def _count(column: str, text: str) -> int | None:
+def count_of(column: str, text: str) -> int | None:
+    """A cell's whole number; None of an empty one.
+
+    Raises:
+        StudioError: it is something else.
+    """
     if not text:
         return None
     if not text.isascii() or not text.isdigit():
@@ -114,40 +116,65 @@ def _count(column: str, text: str) -> int | None:
     return int(text)
 
 
-def _lines(path: Path) -> tuple[list[str], list[list[str]]]:
-    """The heading, checked, and the cells of every line that has any."""
+def cells_of(columns: Sequence[str], line: Sequence[str]) -> dict[str, str]:
+    """A line's cells by column.
+
+    Raises:
+        StudioError: it has more cells than there are columns.
+    """
+    if len(line) > len(columns):
+        raise StudioError(
+            f"{len(line)} cells, expected {len(columns)}; put quotes around cells that hold commas."
+        )
+    return dict(zip(columns, (cell.strip() for cell in line), strict=False))
+
+
+def lines_of(data: bytes, name: str) -> tuple[list[str], list[list[str]]]:
+    """The heading of a CSV file, checked, and the cells of every line that has any.
+
+    Args:
+        name: of the file, for messages.
+
+    Raises:
+        StudioError: as ``read_table``.
+    """
     csv.field_size_limit(_LONGEST_CELL)
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            heading = file.readline()
-            if not heading.strip():
-                raise StudioError(f"{path} is empty; expected a heading such as: prompt,seed,preset")
-            file.seek(0)
-            reader = csv.reader(file, delimiter=max(",;\t", key=heading.count), strict=True)
-            columns = [column.strip() for column in next(reader)]
-            _check_columns(path, columns)
-            return columns, [line for line in reader if any(cell.strip() for cell in line)]
-    except OSError as error:
-        raise StudioError(f"Cannot read {path}: {error.strerror or error}; expected a CSV file.") from error
+        file = io.StringIO(data.decode("utf-8-sig"), newline="")
+        heading = file.readline()
+        if not heading.strip():
+            raise StudioError(f"{name} is empty; expected a heading such as: prompt,seed,preset")
+        file.seek(0)
+        reader = csv.reader(file, delimiter=max(",;\t", key=heading.count), strict=True)
+        columns = [column.strip() for column in next(reader)]
+        _check_columns(name, columns)
+        return columns, [line for line in reader if any(cell.strip() for cell in line)]
     except UnicodeDecodeError as error:
         raise StudioError(
-            f"{path} is not in UTF-8 (byte {error.start}); save it as CSV UTF-8, or convert it with: "
-            f"iconv -f WINDOWS-1252 -t UTF-8 {path.name}"
+            f"{name} is not in UTF-8 (byte {error.start}); save it as CSV UTF-8, or convert it with: "
+            f"iconv -f WINDOWS-1252 -t UTF-8 {Path(name).name}"
         ) from error
     except csv.Error as error:
-        raise StudioError(f"{path} is no CSV: {error}. Put quotes around cells that hold commas.") from error
+        raise StudioError(f"{name} is no CSV: {error}. Put quotes around cells that hold commas.") from error
 
 
-def _check_columns(path: Path, columns: Sequence[str]) -> None:
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise StudioError(f"Cannot read {path}: {error.strerror or error}; expected a CSV file.") from error
+
+
+def _check_columns(name: str, columns: Sequence[str]) -> None:
     for column, count in Counter(columns).items():
         if count > 1:
-            raise StudioError(f"{path} has {count} columns {column!r}; expected each once.")
+            raise StudioError(f"{name} has {count} columns {column!r}; expected each once.")
         known = column in COLUMNS or "." in column or column in Recipe.__dataclass_fields__
         if not known:
             names = (*COLUMNS, *Recipe.__dataclass_fields__)
             raise StudioError(
-                f"{path} has a column {column!r}; expected {', '.join(COLUMNS)} or a key of a recipe such as "
+                f"{name} has a column {column!r}; expected {', '.join(COLUMNS)} or a key of a recipe such as "
                 f"stages.0.resolution.{nearest(column, names)}"
             )
     if "prompt" not in columns:
-        raise StudioError(f"{path} has no column 'prompt'; its heading is: {', '.join(columns)}")
+        raise StudioError(f"{name} has no column 'prompt'; its heading is: {', '.join(columns)}")

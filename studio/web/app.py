@@ -13,11 +13,18 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp
 
 from studio.errors import StudioError
-from studio.web import api, asset, create, files, gallery, watch
+from studio.web import api, asset, batch, create, files, gallery, watch
 from studio.web.clients import Gate
 from studio.web.desk import Desk
 from studio.web.options import Options
 
+_PAGES = {
+    "Watch": watch.page,
+    "Asset": asset.page,
+    "Gallery": gallery.page,
+    "Batch": batch.page,
+}
+"""Beside Create, by what the navigation calls them."""
 _GOODBYE_S = 2
 """Pages that are open listen for as long as there is a server; it does not wait for them."""
 _HEAD = "<script>Object.defineProperty(navigator, 'gpu', {value: undefined});</script>"
@@ -87,7 +94,7 @@ def _blocks(desk: Desk) -> gr.Blocks:
         gr.Navbar(main_page_name="Create")
         create.page(desk, blocks)
         api.endpoints(desk)
-    for name, page in (("Watch", watch.page), ("Asset", asset.page), ("Gallery", gallery.page)):
+    for name, page in _PAGES.items():
         with blocks.route(name) as inner:
             gr.Navbar(main_page_name="Create")
             page(desk, inner)

@@ -30,19 +30,22 @@ def page(desk: Desk, blocks: gr.Blocks) -> None:
     with gr.Row():
         again = gr.Button("Run again")
         vary = gr.Button("Vary the seed")
+        tags = gr.Textbox(
+            label="Tags", placeholder="with commas between", max_length=300, submit_btn="Keep", elem_id="tags"
+        )
     number = gr.Number(visible=False)
     with gr.Accordion("Figures", open=False):
         figures = gr.HTML()
     with gr.Accordion("Recipe", open=False):
         recipe = gr.Code(language=None, interactive=False, elem_id="recipe")
-    shown = [title, mesh, splats, pictures, downloads, figures, recipe]
+    shown = [title, mesh, splats, pictures, downloads, figures, recipe, tags]
 
     def show(request: gr.Request) -> tuple[Any, ...]:
         client, asked = client_of(request), job_number(request)
         with told():
             if asked is None:
                 jobs = desk.jobs(client, others_too=True)
-                return markup.cards(jobs, "asset", "Nothing is made yet."), None, None, "", "", "", ""
+                return markup.cards(jobs, "asset", "Nothing is made yet."), None, None, "", "", "", "", ""
             job = desk.job(asked, client)
             toml = to_toml(desk.recipe(asked, client))
         here = desk.formats(job)
@@ -63,11 +66,18 @@ def page(desk: Desk, blocks: gr.Blocks) -> None:
             markup.downloads(job, here),
             markup.figures(Run.open(job.folder).metrics() if here else {}),
             toml,
+            ", ".join(job.tags),
         )
 
     def made(name: str, request: gr.Request) -> None:
         with told():
             desk.export(job_number(request) or 0, name, client_of(request))
+
+    def kept(words: str, request: gr.Request) -> str:
+        with told():
+            return ", ".join(desk.tag(job_number(request) or 0, words, client_of(request)).tags)
+
+    tags.submit(kept, tags, tags, api_visibility="private", show_progress="hidden")
 
     def repeated(other_seed: bool) -> Any:
         def repeat(request: gr.Request) -> int:

@@ -28,7 +28,7 @@ COOKIE = "studio_client"
 HEADER = "x-studio-client"
 """A program has no cookie; it sends a secret of its own, of 22 characters or more."""
 MOST_BODY_BYTES = 2**18
-"""No request is longer: there is nothing to upload."""
+"""No request is longer: a table of prompts is the largest thing that comes."""
 _SCOPE_KEY = "studio.client"
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{22,128}")
 _YEAR_S = 365 * 24 * 3600
@@ -123,7 +123,7 @@ class Gate:
         if not length.isdecimal() or int(length) > MOST_BODY_BYTES:
             return PlainTextResponse(f"Expected at most {MOST_BODY_BYTES} bytes.", 413)
         if "/upload" in request.url.path:
-            return PlainTextResponse("Nothing is uploaded here.", 404)
+            return PlainTextResponse("Files are not uploaded this way.", 404)
         if self._passwords is not None and self._person(request) is None:
             return PlainTextResponse(
                 "Name and password, please.",

@@ -7,18 +7,22 @@ import shutil
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import IO, Literal
 
 from studio.errors import StudioError
 from studio.export.formats import FORMATS, asset_paths
 from studio.jobs.queue import Job, Queue, State
+from studio.prompts import slug
 from studio.recipes.config import AssetFormat, Recipe
 from studio.run.session import latest_preview
 from studio.web.clients import RateLimit
 from studio.web.forms import Form
 from studio.web.options import Options
+from studio.web.packing import pack
+from studio.web.tables import recipes_of
 
 Action = Literal["cancel", "pause", "resume", "retry"]
 _EXPORT_TIMEOUT_S = 900.0
@@ -62,18 +66,42 @@ class Desk:
         return self.queue.recipe(self.job(number, client).id)
 
     def jobs(
-        self, client: str | None, words: str = "", others_too: bool = False, most: int = 60, skip: int = 0
+        self,
+        client: str | None,
+        words: str = "",
+        tag: str | None = None,
+        others_too: bool = False,
+        most: int = 60,
+        skip: int = 0,
     ) -> list[Job]:
         """The jobs that a client may see, those that are not over first.
 
         Args:
             words: that the prompt contains.
+            tag: that they have.
             others_too: also those of others, where the queue is shared.
             most, skip: a page of the list.
         """
         if others_too and self.options.shared_queue:
-            return self.queue.jobs(words=words, most=most, skip=skip)
-        return [] if client is None else self.queue.jobs(client=client, words=words, most=most, skip=skip)
+            return self.queue.jobs(words=words, tag=tag, most=most, skip=skip)
+        if client is None:
+            return []
+        return self.queue.jobs(client=client, words=words, tag=tag, most=most, skip=skip)
+
+    def tags(self, client: str | None) -> list[str]:
+        """The tags of a client's jobs, the newest first."""
+        return [] if client is None else self.queue.tags(client)
+
+    def tagged(self, tag: str, client: str | None) -> list[Job]:
+        """All jobs of a client that have a tag, in the order in which they were submitted.
+
+        Raises:
+            StudioError: there are none.
+        """
+        jobs = self.jobs(client, tag=tag, most=-1)
+        if not jobs:
+            raise StudioError(f"No job of yours has the tag {slug(tag)!r}.")
+        return sorted(jobs, key=lambda job: job.id)
 
     def file(self, number: int, wanted: str, client: str | None) -> Path:
         """A file of a job's run: one of the asset's formats, ``preview``, or a whole recipe.
@@ -105,7 +133,17 @@ class Desk:
         Raises:
             StudioError: a field does not fit, it is too soon, or too many jobs of this client's wait.
         """
-        return self._submit(form.recipe(self.options), client)
+        return self.submit_all([form.recipe(self.options)], client)[0]
+
+    def submit_table(self, data: bytes, name: str, client: str | None) -> str:
+        """Put every row of a CSV file into the queue, or none; returns the tag that the jobs have in common.
+
+        Raises:
+            StudioError: a row does not fit, or as ``submit``.
+        """
+        tag = f"batch-{slug(Path(name).stem)[:30]}-{secrets.token_hex(2)}"
+        self.submit_all(recipes_of(data, name, self.options), client, [tag])
+        return tag
 
     def again(self, number: int, client: str | None, other_seed: bool) -> Job:
         """Make the same once more, from another seed if wished.
@@ -114,7 +152,19 @@ class Desk:
             StudioError: as ``job`` and ``submit``.
         """
         recipe = self.recipe(number, client)
-        return self._submit(replace(recipe, seed=secrets.randbelow(2**31)) if other_seed else recipe, client)
+        if other_seed:
+            recipe = replace(recipe, seed=secrets.randbelow(2**31))
+        return self.submit_all([recipe], client)[0]
+
+    def archive(self, tag: str, client: str | None) -> IO[bytes]:
+        """What all jobs with a tag have made so far, as a zip file.
+
+        Raises:
+            StudioError: as ``tagged``, or it is too soon.
+        """
+        jobs = self.tagged(tag, client)
+        self._exports.take(jobs[0].client)
+        return pack(jobs)
 
     def act(self, action: Action, number: int, client: str | None) -> Job:
         """Cancel, pause, resume or retry a job.
@@ -132,6 +182,15 @@ class Desk:
                 return self.queue.resume(number)
             case "retry":
                 return self.queue.retry(number)
+
+    def tag(self, number: int, words: str, client: str | None) -> Job:
+        """Give a job the tags that stand in a text with commas between.
+
+        Raises:
+            StudioError: it is not this client's, or there are too many.
+        """
+        tags = [word for word in words.split(",") if word.strip()]
+        return self.queue.tag(self._own(number, client).id, tags)
 
     def delete(self, number: int, client: str | None) -> None:
         """Forget a job that is over, and remove its run.
@@ -172,15 +231,21 @@ class Desk:
             raise StudioError(f"Writing .{wanted} failed: {said[-1].removeprefix('studio: ')}")
         return path
 
-    def _submit(self, recipe: Recipe, client: str | None) -> Job:
+    def submit_all(
+        self, recipes: Sequence[Recipe], client: str | None, tags: Sequence[str] = ()
+    ) -> list[Job]:
+        """Put recipes at the end of the queue, all or none.
+
+        Raises:
+            StudioError: nobody has said whose they are, it is too soon, or too many would wait.
+        """
         if client is None:
             raise StudioError(
                 "A job needs somebody whose it is: send a header X-Studio-Client with a secret of your own, "
                 "22 letters and digits or more."
             )
         self._submissions.take(client)
-        (job,) = self.queue.submit([recipe], client)
-        return job
+        return self.queue.submit(recipes, client, tags)
 
     def _own(self, number: int, client: str | None) -> Job:
         job = self.job(number, client)

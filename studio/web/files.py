@@ -7,7 +7,8 @@ import zipfile
 from pathlib import Path
 
 from fastapi import FastAPI, Request
-from fastapi.responses import FileResponse, PlainTextResponse, Response
+from fastapi.responses import FileResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.concurrency import run_in_threadpool
 
 from studio.errors import StudioError
 from studio.prompts import slug
@@ -16,6 +17,7 @@ from studio.web.desk import Desk
 from studio.web.preset_pictures import preset_picture
 
 _KEEP_S = 3600
+_LONGEST_NAME = 80
 
 
 def add_routes(app: FastAPI, desk: Desk) -> None:
@@ -35,6 +37,26 @@ def add_routes(app: FastAPI, desk: Desk) -> None:
             return _with_its_materials(path, slug(job.prompt))
         headers = {"cache-control": f"private, max-age={_KEEP_S if wanted == 'preview' else 0}"}
         return FileResponse(path, filename=name, headers=headers)
+
+    @app.post("/batches", include_in_schema=False)
+    async def table(request: Request) -> Response:
+        data, name = await request.body(), request.query_params.get("name", "")[:_LONGEST_NAME]
+        try:
+            tag = await run_in_threadpool(
+                desk.submit_table, data, name or "the table", client_of(request.scope)
+            )
+        except StudioError as error:
+            return PlainTextResponse(str(error), 400)
+        return PlainTextResponse(tag)
+
+    @app.get("/batches/{tag}", include_in_schema=False)
+    def archive(tag: str, request: Request) -> Response:
+        try:
+            packed = desk.archive(tag, client_of(request.scope))
+        except StudioError as error:
+            return PlainTextResponse(str(error), 404)
+        headers = {"content-disposition": f'attachment; filename="{slug(tag)}.zip"'}
+        return StreamingResponse(packed, media_type="application/zip", headers=headers)
 
     @app.get("/presets/{name}", include_in_schema=False)
     def preset_file(name: str) -> Response:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import math
 import time
+from collections import Counter
 from collections.abc import Sequence
 from itertools import groupby
 
@@ -87,6 +88,30 @@ def cards(jobs: Sequence[Job], page: str, empty: str) -> str:
     if not jobs:
         return f'<p class="studio-dim">{text(empty)}</p>'
     return f'<div class="studio-cards">{"".join(_card(job, page) for job in jobs)}</div>'
+
+
+def together(jobs: Sequence[Job]) -> str:
+    """How far all of these are."""
+    if not jobs:
+        return ""
+    counts = Counter(job.state.value for job in jobs)
+    step, total = sum(job.step for job in jobs), sum(job.total_steps for job in jobs)
+    said = ", ".join(f"{count} {state}" for state, count in counts.items())
+    reasons = "".join(f'<p role="alert">{job.id}: {text(job.reason)}</p>' for job in jobs if job.reason)
+    return f'<p>{said}</p><progress max="{total}" value="{step}" aria-label="steps"></progress>{reasons}'
+
+
+def tags(tags: Sequence[str], page: str) -> str:
+    """Tags, each a link to a page about its jobs."""
+    links = "".join(f'<a href="{page}?tag={text(tag)}">{text(tag)}</a>' for tag in tags)
+    return f'<p class="studio-links">{links}</p>'
+
+
+def archive(tag: str) -> str:
+    """A link to what all jobs with a tag have made."""
+    return (
+        f'<p class="studio-links"><a href="batches/{text(tag)}" download>Download all as a zip file</a></p>'
+    )
 
 
 def _card(job: Job, page: str) -> str:

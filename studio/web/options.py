@@ -32,6 +32,6 @@ class Options:
     root_path: str = ""
     passwords: Mapping[str, str] | None = None
     shared_queue: bool = False
-    most_waiting: int = 20
+    most_waiting: int = 200
     presets: tuple[str, ...] = field(default_factory=lambda: tuple(preset_names()))
     priors: tuple[str, ...] = BUILT_IN_PRIORS

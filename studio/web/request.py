@@ -27,6 +27,11 @@ def job_number(request: gr.Request) -> int | None:
     return int(named) if named.isascii() and named.isdecimal() and len(named) <= 12 else None
 
 
+def tag_named(request: gr.Request) -> str | None:
+    """The tag that the page's address names, if it names one."""
+    return str(dict(request.query_params).get("tag", "")) or None
+
+
 @contextmanager
 def told() -> Iterator[None]:
     """Tells the browser what a person can mend; its messages are HTML, ours are text."""

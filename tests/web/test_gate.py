@@ -233,6 +233,17 @@ def test_a_request_of_many_bytes(app: TestClient) -> None:
 # ---------------------------------------------------------------------------------------------------- limits
 
 
+def test_a_table_through_the_door(app: TestClient) -> None:
+    sent = app.post("/batches?name=../t.csv", content=b"prompt\na bear\n", headers=ADA)
+    assert sent.status_code == 200 and sent.text.startswith("batch-t-")
+    assert app.get(f"/batches/{sent.text}", headers=ADA).content.startswith(b"PK")
+    assert app.get(f"/batches/{sent.text}", headers=EVE).status_code == 404
+    wrong = app.post("/batches?name=<b>", content=b"\x89PNG", headers=ADA)
+    assert wrong.status_code == 400 and wrong.headers["content-type"].startswith("text/plain")
+    stranger = TestClient(app.app, "http://127.0.0.1")
+    assert stranger.post("/batches", content=b"prompt\na bear\n").status_code == 400
+
+
 def test_jobs_that_wait_are_limited(app: TestClient, options: Options) -> None:
     crowd = {"x-studio-client": "crowd" * 6}
     for _ in range(options.most_waiting):

@@ -24,6 +24,8 @@ MARGIN_PX = 24
 VISIBLE_ALPHA = 0.1
 MAX_PIXELS = 64_000_000
 LOOK_PX = 512
+DOTS_PER_INCH = 96.0
+"""What SVG's millimetres and points are measured by."""
 _BACKGROUND_TOLERANCE = 24.0
 """Greatest distance in 8-bit RGB from a plain background's colour, noise of JPEG included."""
 _EDGE_PX = 2
@@ -48,7 +50,8 @@ def draw_svg(tree: SvgTree, square: Box, size: int) -> Pixels:
     outer.attrib |= {"width": str(size), "height": str(size)}
     outer.append(inner)
     try:
-        png = resvg_py.svg_to_bytes(svg_string=tostring(outer, encoding="unicode"), skip_system_fonts=True)
+        text = tostring(outer, encoding="unicode")
+        png = resvg_py.svg_to_bytes(svg_string=text, skip_system_fonts=True, dpi=DOTS_PER_INCH)
     except ValueError as error:
         raise StudioError(
             f"The drawing cannot be drawn ({error}): open it in a drawing program and export it again."

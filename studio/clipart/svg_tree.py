@@ -46,7 +46,7 @@ _REFERRING = (
     "marker-end",
 )
 _REFERENCE = re.compile(r"url\(\s*['\"]?\s*#([^'\")]+?)\s*['\"]?\s*\)")
-_OUTSIDE = re.compile(r"url\(\s*['\"]?\s*[^#'\"\s)]|@import", re.IGNORECASE)
+_OUTSIDE = re.compile(r"url\(\s*['\"]?\s*(?!data:)[^#'\"\s)]|@import", re.IGNORECASE)
 _SELECTOR = re.compile(r"(\*|[\w-]+)?(?:([.#])([\w-]+))?")
 
 

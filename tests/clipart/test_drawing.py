@@ -118,6 +118,14 @@ def test_emoji_have_all_their_paths(name: str) -> None:
     assert drawing.name == name and drawing.left_out == ()
 
 
+def test_points_and_millimetres_are_as_wide_in_the_picture_as_in_the_paths(tmp_path: Path) -> None:
+    drawing = drawn(tmp_path, '<path d="M20 50h40" stroke="red" stroke-width="12pt"/>')
+    stroke = drawing.paths[0].style.stroke
+    units = drawing.paths[0].subpaths[0][0, 3, 0] - drawing.paths[0].subpaths[0][0, 0, 0]
+    assert stroke is not None and stroke.width_px == pytest.approx(float(units) * 16 / 40)
+    assert int((drawing.rgba[:, CANVAS_PX // 2, 3] > 127).sum()) == pytest.approx(stroke.width_px, abs=1)
+
+
 def test_hidden_things_and_text_are_left_out(tmp_path: Path) -> None:
     hidden = '<text>words</text><g display="none"><path d="M0 0h9v9"/></g><path d="M0 0"/>'
     body = hidden + '<rect width="9" height="9"/>'

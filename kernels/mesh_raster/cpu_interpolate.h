@@ -19,11 +19,10 @@ class AttributeRows {
 
   // Four numbers of each lane's row for one corner of its face.
   HD void gather(const PixelLanes& lanes, const int32_t* indices, int corner, int64_t channel, Float (&columns)[4]) const {
-    const int64_t whole = tail_ > channel ? (tail_ - channel + channels_ - 1) / channels_ : 0;  // rows before the tail
     gather_rows(
         [&](int lane) {
-          const int64_t row = lanes.vertices(indices, lane)[corner], first = row * channels_ + channel;
-          return row < whole ? values_ + first : copy_ + (first - tail_);
+          const int64_t first = lanes.vertices(indices, lane)[corner] * channels_ + channel;
+          return first < tail_ ? values_ + first : copy_ + (first - tail_);
         },
         columns);
   }

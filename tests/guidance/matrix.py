@@ -2,7 +2,7 @@
 
 Methods are those of the recipes' union, so a new one joins by being in it. One command runs them all:
 
-    python -m tests.guidance.matrix [cpu|cuda] [float32|float16|bfloat16]
+    python -m tests.guidance.matrix [cpu|cuda] [float32|float16|bfloat16] [FAMILY...]
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import json
 import sys
 import tempfile
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
@@ -95,10 +95,10 @@ def two_steps(
     return Outcome(None, float((rgb.detach() - start).abs().max()), bool(rgb.isfinite().all()))
 
 
-def whole_matrix(device: str, dtype: torch.dtype) -> dict[str, dict[str, Outcome]]:
-    """The outcome of every method on every family."""
+def matrix(device: str, dtype: torch.dtype, families: Iterable[str]) -> dict[str, dict[str, Outcome]]:
+    """The outcome of every method on some families."""
     outcomes: dict[str, dict[str, Outcome]] = {}
-    for name in FAMILIES:
+    for name in families:
         with tempfile.TemporaryDirectory() as folder:
             prior = load_family(name, Path(folder) / "prior", device, dtype)
             seen = load_family("mvdream", Path(folder) / "seen", device, dtype)
@@ -106,11 +106,11 @@ def whole_matrix(device: str, dtype: torch.dtype) -> dict[str, dict[str, Outcome
     return outcomes
 
 
-def main(device: str = "cpu", precision: str = "float32") -> None:
+def main(device: str = "cpu", precision: str = "float32", *families: str) -> None:
     """Prints the matrix as JSON; one line a pair that is refused goes to the error stream."""
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
-    outcomes = whole_matrix(device, getattr(torch, precision))
+    outcomes = matrix(device, getattr(torch, precision), families or FAMILIES)
     for name, row in outcomes.items():
         for kind, outcome in row.items():
             if outcome.refused is not None:

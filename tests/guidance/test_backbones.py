@@ -34,17 +34,20 @@ Matrix = dict[str, dict[str, Outcome]]
 
 
 def matrix(device: str, precision: str) -> Matrix:
-    """The whole matrix, in a process of its own: there the annotations are not executed, which would take
-    most of the time. Other tests execute them on every family and on every method.
+    """The whole matrix, in two processes of one thread: there the annotations are not executed, which would
+    take most of the time. Other tests execute them on every family and on every method.
     """
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.guidance.matrix", device, precision],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    rows = json.loads(done.stdout.splitlines()[-1])
+    command = [sys.executable, "-m", "tests.guidance.matrix", device, precision]
+    families, pipe = list(FAMILIES), subprocess.PIPE
+    halves = [
+        subprocess.Popen([*command, *half], stdout=pipe, stderr=pipe, text=True)
+        for half in (families[::2], families[1::2])
+    ]
+    rows = {}
+    for half in halves:
+        output, errors = half.communicate()
+        assert half.returncode == 0, errors[-3000:]
+        rows |= json.loads(output.splitlines()[-1])
     return {name: {kind: Outcome(**outcome) for kind, outcome in row.items()} for name, row in rows.items()}
 
 

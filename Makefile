@@ -59,11 +59,9 @@ validate-glb: $(VENV)/installed-dev $(NODE)/installed
 
 # Also needs Chromium.
 browse-glb: $(VENV)/installed-dev $(NODE)/installed
-	$(PIP) install playwright==1.65.2
 	$(BIN)/python -m tests.export.glb_in_browser $(NODE)/node_modules docs/images/glb-in-browser.png
 
 browse-clips: $(VENV)/installed-dev $(NODE)/installed
-	$(PIP) install playwright==1.65.2
 	$(BIN)/python -m tests.export.clips_in_browser $(NODE)/node_modules build/clips-in-browser.png
 
 clean:

@@ -10,14 +10,10 @@ int64_t pixels_of(const StudioMesh& mesh) { return mesh.views * mesh.width * mes
 
 void rasterize(const StudioMeshRasterize& task) {
   const StudioMesh& mesh = task.mesh;
-  const int64_t pixels = pixels_of(mesh), faces = mesh.views * mesh.faces;
+  const int64_t pixels = pixels_of(mesh);
   const DeviceBuffer<uint64_t> nearest(mesh.launch, pixels);
-  const DeviceBuffer<int64_t> large(mesh.launch, 1 + faces);
   set_to_zero(mesh.launch, nearest.data(), pixels);
-  set_to_zero(mesh.launch, large.data(), 1);
-  launch(mesh.launch, faces, DrawFaces{mesh, nearest.data(), large.data()});
-  launch(mesh.launch, DrawLargeFaces::GROUPS * DrawLargeFaces::GROUP,
-         DrawLargeFaces{mesh, nearest.data(), large.data()});
+  draw_faces(mesh.launch, mesh.views, MeshFaces(mesh, nearest.data()));
   launch(mesh.launch, pixels, ShadePixel{task, nearest.data()});
 }
 

@@ -5,100 +5,39 @@
 // is not there shows nothing.
 #pragma once
 
-#include <string.h>
-
 #include "mesh_raster/antialias.h"
 #include "mesh_raster/mesh.h"
 #include "mesh_raster/texture.h"
+#include "rasterize/cuda_zbuffer.h"
 #include "studio/index.h"
 #include "studio/math/fragment.h"
 
 STUDIO_NAMESPACE_BEGIN
 
-// Rasterize. A pixel's nearest face as one number, larger the nearer, and of equally near faces the first: it comes out
-// the same in whatever order they are drawn. 0 is none.
-HD uint64_t nearest_face(float nearness, int64_t face) {
-  uint32_t bits;  // of positive floats are in the floats' order
-  memcpy(&bits, &nearness, sizeof bits);
-  return static_cast<uint64_t>(bits) << 32 | (UINT32_MAX - static_cast<uint32_t>(face));
-}
+// Rasterize: what is drawn, see rasterize/cuda_zbuffer.h.
+struct MeshFaces {
+  StudioMesh mesh;
+  int columns, rows;
+  float most = 2;  // at the near plane, see screen_vertex
+  bool cull;
+  uint64_t* nearest;  // [views h w]
 
-HD int32_t face_of(uint64_t nearest) {
-  return nearest == 0 ? -1 : static_cast<int32_t>(UINT32_MAX - static_cast<uint32_t>(nearest));
-}
+  MeshFaces(const StudioMesh& mesh, uint64_t* nearest)
+      : mesh(mesh), columns(mesh.width), rows(mesh.height), cull(mesh.cull != 0), nearest(nearest) {}
 
-// A face of a view on its screen, and the box of pixels that it may cover.
-struct ScreenFace {
-  int64_t view, face;
-  bool drawn;
-  ScreenTriangle<float> triangle;
-  int x0, y0, columns, rows;
-
-  HD ScreenFace(const StudioMesh& mesh, int64_t i) : view(i / mesh.faces), face(i % mesh.faces), drawn(false) {
-    const int32_t* corners = indices_of(mesh, view, face);
-    if (!are_vertices(corners, mesh.vertices)) return;
-    Vec3<float> u[3];
-    float a[3];
+  HD int64_t count() const { return mesh.faces; }
+  HD bool corners(int64_t i, Vec3<float> (&u)[3], float (&a)[3]) const {
+    const int64_t view = i / mesh.faces;
+    const int32_t* corners = indices_of(mesh, view, i % mesh.faces);
+    if (!are_vertices(corners, mesh.vertices)) return false;
     for (int k = 0; k < 3; ++k) {
       const ScreenVertex vertex = screen_vertex(mesh, mesh.positions + 4 * (view * mesh.vertices + corners[k]));
       u[k] = {vertex.x, vertex.y, vertex.w}, a[k] = vertex.a;
     }
-    const SampleBox<float> box = sample_box(u, a, NEAREST, mesh.cull != 0, mesh.width, mesh.height);
-    drawn = box.reached && set_up(u, a, ABOVE_ZERO, triangle);
-    if (!drawn) return;
-    x0 = static_cast<int>(box.x0), y0 = static_cast<int>(box.y0);
-    columns = static_cast<int>(box.x1) - x0 + 1, rows = static_cast<int>(box.y1) - y0 + 1;
+    return true;
   }
-
-  HD int64_t pixels() const { return int64_t(columns) * rows; }
-
-  // At pixel k of the box.
-  HD void draw(const StudioMesh& mesh, int64_t k, uint64_t* nearest) const {
-    const int64_t column = x0 + k % columns, row = y0 + k / columns;
-    const float x = static_cast<float>(column) + 0.5f, y = static_cast<float>(row) + 0.5f;
-    if (!covers(triangle, x, y)) return;
-    const float nearness = on_screen(triangle.nearness, x, y);
-    if (!(nearness > 0 && nearness <= NEAREST)) return;
-    raise_to(nearest + (view * mesh.height + row) * mesh.width + column, nearest_face(nearness, face));
-  }
-
-  static constexpr float NEAREST = 2;  // at the near plane, see screen_vertex
-};
-
-// Face i, unless it may cover so many pixels that other threads would wait for this one: then it goes into `large`.
-struct DrawFaces {
-  static constexpr int64_t MOST = 64;
-
-  StudioMesh mesh;
-  uint64_t* nearest;  // [views h w], begins at 0
-  int64_t* large;     // [1 + views faces]: how many, and which; the number begins at 0
-
-  HD void operator()(int64_t i) const {
-    const ScreenFace face(mesh, i);
-    if (!face.drawn) return;
-    if (face.pixels() > MOST) {
-      large[1 + count_up(large)] = i;
-      return;
-    }
-    for (int64_t k = 0; k < face.pixels(); ++k) face.draw(mesh, k, nearest);
-  }
-};
-
-// The large faces: some to each group of threads, which share out a face's pixels. How many there are is known to the
-// device alone.
-struct DrawLargeFaces {
-  static constexpr int64_t GROUP = 256, GROUPS = 1024;
-
-  StudioMesh mesh;
-  uint64_t* nearest;
-  const int64_t* large;
-
-  HD void operator()(int64_t i) const {
-    for (int64_t n = i / GROUP; n < large[0]; n += GROUPS) {
-      const ScreenFace face(mesh, large[1 + n]);
-      for (int64_t k = i % GROUP; k < face.pixels(); k += GROUP) face.draw(mesh, k, nearest);
-    }
-  }
+  HD uint64_t* layer(int64_t i) const { return nearest + i / mesh.faces * columns * rows; }
+  HD bool keeps(int64_t, const ScreenTriangle<float>&, float, float) const { return true; }
 };
 
 HD ClipCorners<float> clip_corners(const StudioMesh& mesh, int64_t view, const int32_t* corners) {

@@ -14,7 +14,6 @@
 STUDIO_NAMESPACE_BEGIN
 
 inline constexpr int64_t FACE_CHUNK = 4096;   // faces or vertices in one task
-inline constexpr int MAX_SIDE = 32767;     // samples, for Bounds
 
 // The triangles of one view.
 struct ScreenMesh {

@@ -16,7 +16,7 @@ typedef struct StudioRasterize {
   int32_t camera_count, vertex_count, face_count, light_count;
   int32_t width, height;
   int32_t supersample;  // samples along one side of a pixel; width x supersample and height x supersample < 32768
-  int32_t threads;
+  StudioLaunch launch;
 
   const float* vertices;          // [v 3]
   const int32_t* faces;           // [f 3], either winding; indices are trusted

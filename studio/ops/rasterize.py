@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from studio.errors import StudioError
+from studio.ops.arguments import Launch, launch
 from studio.ops.library import Backend, Library, select
 from studio.ops.rasterize_reference import rasterize_reference
 from studio.ops.surfaces import Light, Surface
@@ -65,9 +66,7 @@ def rasterize(
             f"expected 1 to {MAX_SAMPLES} a side: choose another size or supersample."
         )
     light = Light() if light is None else light
-    library = None
-    if surface.vertices.device.type == "cpu":
-        library = select(surface.vertices.device, surface.vertices.dtype, backend)
+    library = select(surface.vertices.device, surface.vertices.dtype, backend)
     if library is not None:
         return _native(
             library,
@@ -102,7 +101,7 @@ class _Arguments(ctypes.Structure):
         ("width", ctypes.c_int32),
         ("height", ctypes.c_int32),
         ("supersample", ctypes.c_int32),
-        ("threads", ctypes.c_int32),
+        ("launch", Launch),
         *_pointers("vertices", "faces", "face_materials", "uvs", "vertex_colors", "vertex_normals"),
         *_pointers("base_colors", "first_level", "cut_out", "levels", "texels"),
         *_pointers("world_to_pixels", "background"),
@@ -124,13 +123,14 @@ def _native(
     supersample: int,
 ) -> MeshImages:
     batch, textures = len(world_to_pixels), surface.textures
-    images = MeshImages(*(torch.empty(batch, channels, height, width) for channels in (3, 1, 1, 3)))
+    device = surface.vertices.device
+    images = MeshImages(*(surface.vertices.new_empty(batch, c, height, width) for c in (3, 1, 1, 3)))
     kept: list[Tensor] = []  # what the pointers point into
 
     def pointer(values: Tensor | None, dtype: torch.dtype = torch.float32) -> int | None:
         if values is None:
             return None
-        kept.append(values.detach().to(dtype).contiguous())
+        kept.append(values.detach().to(device, dtype).contiguous())
         return kept[-1].data_ptr()
 
     arguments = _Arguments(
@@ -141,7 +141,7 @@ def _native(
         width=width,
         height=height,
         supersample=supersample,
-        threads=torch.get_num_threads(),
+        launch=launch(surface.vertices),
         vertices=pointer(surface.vertices),
         faces=pointer(surface.faces, torch.int32),
         face_materials=pointer(surface.face_materials, torch.int32),

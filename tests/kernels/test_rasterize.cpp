@@ -43,7 +43,7 @@ struct Mesh {
   }
 
   Floats run(int threads) {
-    in.threads = threads;
+    in.launch.threads = threads;
     in.vertices = vertices.data(), in.faces = faces.data(), in.face_materials = face_materials.data();
     in.uvs = uvs.data(), in.vertex_colors = vertex_colors.data(), in.vertex_normals = vertex_normals.data();
     in.base_colors = base_colors.data(), in.first_level = first_level.data(), in.cut_out = cut_out.data();

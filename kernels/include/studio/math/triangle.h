@@ -70,6 +70,7 @@ HD Condition<T> set_up(const Vec3<T> (&u)[3], const T (&a)[3], T above_zero, Scr
 
 inline constexpr float ABOVE_ZERO = 1.17549435e-38f;  // the least normal number
 inline constexpr float MARGIN_PX = 1e-2f;             // more than rounding can move a corner
+inline constexpr int MAX_SIDE = 32767;                // of a screen, in samples: 16 bits hold a place
 
 // The samples that a triangle may cover: columns x0 <= x <= x1 and rows y0 <= y <= y1, of which sample i lies at i + 0.5.
 template <class T>

@@ -6,7 +6,7 @@ import contextlib
 import io
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -17,7 +17,7 @@ from studio.errors import StudioError, nearest
 from studio.priors.training.data import RenderDataConfig
 from studio.priors.training.evaluate import EvaluateConfig
 from studio.priors.training.train import TrainConfig
-from studio.run.asked import Asked
+from studio.run.asked import Asked, quoted
 
 RunFolder = Annotated[Positional[Path], arg(metavar="RUN")]
 PriorName = Annotated[str, arg(metavar="auto|library|small|FOLDER|HUB-ID")]
@@ -58,6 +58,27 @@ class Generate(OnePrompt):
     """Print the resolved recipe and the predicted time and memory, and stop."""
     offline: bool = False
     """Never use the network: only what is on this machine."""
+
+
+@dataclass(frozen=True)
+class OneDrawing:
+    """What is told before the prompt."""
+
+    image: Annotated[Positional[str], arg(metavar="IMAGE")]
+    """An SVG, PNG or WebP file, or a drawing that ships with the studio, such as "crab"."""
+
+
+@dataclass(frozen=True)
+class Animate(Generate, OneDrawing):
+    """Set a drawing in motion, as a prompt such as "the crab is dancing" says."""
+
+    preset: str = "aniclipart"
+    """A preset of clipart, or the path of a recipe."""
+
+    def asked(self) -> Asked:
+        """The same for the studio's other parts."""
+        asked = super().asked()
+        return replace(asked, overrides=(f"stages.0.scene.path={quoted(self.image)}", *asked.overrides))
 
 
 @dataclass(frozen=True)
@@ -389,10 +410,13 @@ class Cite:
     """Its name, or the path of a recipe."""
 
 
-Command = Generate | Resume | Compare | Export | Render | Presets | Prior | Batch | Jobs | App | Doctor | Cite
+Command = (
+    Generate | Animate | Resume | Compare | Export | Render | Presets | Prior | Batch | Jobs | App | Doctor | Cite
+)
 
 _NAMES: dict[str, tuple[str, ...]] = {
     "generate": (),
+    "animate": (),
     "resume": (),
     "compare": (),
     "export": (),
@@ -421,7 +445,7 @@ def parse(arguments: Sequence[str]) -> Command:
             command: Command = tyro.cli(
                 Command,
                 prog="studio",
-                description="A prompt becomes a Gaussian-splat and mesh asset.",
+                description="A prompt becomes a Gaussian-splat and mesh asset, or sets a drawing in motion.",
                 args=list(arguments),
                 config=(
                     tyro.conf.OmitSubcommandPrefixes,

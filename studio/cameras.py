@@ -19,6 +19,7 @@ from studio.recipes.config import (
     ClipConfig,
     FixedSetConfig,
     FramesConfig,
+    FrontConfig,
     InstantsConfig,
     MultiViewConfig,
     OrbitConfig,
@@ -100,6 +101,12 @@ def orbit(
         azimuth_deg=azimuth_deg,
         elevation_deg=elevation_deg,
     )
+
+
+def front(width: int, height: int) -> Cameras:
+    """One camera in front, whose picture the unit square around the origin fills."""
+    angle = torch.zeros(1)
+    return orbit(angle, angle, width, height, field_of_view_deg=math.degrees(2 * math.atan(0.5 / RADIUS)))
 
 
 def turntable(frames: int, width: int, height: int, elevation_deg: float = 15.0) -> Cameras:
@@ -193,7 +200,22 @@ class MultiView:
         return orbit(azimuth.flatten(), elevation.repeat_interleave(config.views), self.size, self.size)
 
 
-def build_cameras(config: CamerasConfig, size: int) -> FixedSet | Orbit | MultiView:
+@dataclass(frozen=True)
+class Front:
+    """The same view from the front at each step. Implements ``CameraSampler``.
+
+    Attributes:
+        size: width and height of the pictures in pixels.
+    """
+
+    size: int
+
+    def __call__(self, progress: float, rng: torch.Generator) -> Cameras:
+        """One camera."""
+        return front(self.size, self.size)
+
+
+def build_cameras(config: CamerasConfig, size: int) -> FixedSet | Orbit | MultiView | Front:
     """The sampler that a recipe describes, for square pictures of ``size`` pixels."""
     match config:
         case FixedSetConfig():
@@ -203,6 +225,8 @@ def build_cameras(config: CamerasConfig, size: int) -> FixedSet | Orbit | MultiV
             return Orbit(config, size)
         case MultiViewConfig():
             return MultiView(config, size)
+        case FrontConfig():
+            return Front(size)
         case _:
             assert_never(config)
 

@@ -18,6 +18,7 @@ from typing_extensions import assert_never
 
 from studio import app_command, arguments, job_commands
 from studio.cameras import orbit
+from studio.clipart.gestures import GESTURES
 from studio.console import RunProgress, duration, stop_request
 from studio.doctor import EXAMPLE_PROMPT, automatic_prior, examine
 from studio.errors import StudioError
@@ -40,6 +41,7 @@ from studio.priors.vocabulary import Vocabulary
 from studio.recipes import load
 from studio.recipes.config import (
     AutoPriorConfig,
+    ClipPriorConfig,
     LatentPriorConfig,
     LibraryPriorConfig,
     Recipe,
@@ -394,6 +396,8 @@ def prior_info(command: arguments.PriorInfo) -> int:
             print((small_prior_folder().parent / "README.md").read_text(encoding="utf-8"), end="")
         case LatentPriorConfig():
             _describe_model(config.source)
+        case ClipPriorConfig():
+            print(f"the exact motion prior: {', '.join(gesture.name for gesture in GESTURES)}")
         case _:
             assert_never(config)
     return 0

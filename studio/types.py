@@ -307,6 +307,24 @@ class Splats:
 
 
 @dataclass(frozen=True)
+class Cutout:
+    """A flat picture on a planar mesh, which may overlap itself: clipart.
+
+    Attributes:
+        vertices: places in the world's x-y plane; the unit square around the origin is the canvas.
+        faces: vertex indices.
+        uvs: texture coordinates of each vertex, v up.
+        levels: the picture, finest first, each level half the one before; rgba in 0-1, premultiplied, row 0
+            on top. Transparent along the mesh's edge, so that outlines have gradients.
+    """
+
+    vertices: Float[Tensor, "v 2"]
+    faces: Int[Tensor, "f 3"]
+    uvs: Float[Tensor, "v 2"]
+    levels: tuple[Float[Tensor, "1 _h _w 4"], ...]
+
+
+@dataclass(frozen=True)
 class Rig:
     """Nodes in motion that carry a shape along, by linear blend skinning.
 
@@ -328,12 +346,12 @@ class Rig:
     translations: Float[Tensor, "t k 3"]
 
 
-Shape = TypeVar("Shape", Mesh, Splats)
+Shape = TypeVar("Shape", Mesh, Splats, Cutout)
 
 
 @dataclass(frozen=True)
 class Animation(Generic[Shape]):
-    """A shape in motion: a mesh or splats at a row of instants.
+    """A shape in motion: a mesh, splats or a cutout at a row of instants.
 
     Attributes:
         rest: the shape at rest.

@@ -14,6 +14,7 @@ from typing_extensions import assert_never
 
 from studio.cameras import turntable
 from studio.export.animation import shape_at, spread, turntable_times
+from studio.export.clip import write_clip
 from studio.export.files import check_writable
 from studio.export.formats import HOLDS_MESH, TURNTABLE, asset_paths, format_of
 from studio.export.glb import write_glb
@@ -31,7 +32,7 @@ from studio.export.reconstruction import (
     textured_surface,
 )
 from studio.export.refusals import refuse_formats, refuse_unsound
-from studio.export.shapes import Asset, Moving, device_of
+from studio.export.shapes import Asset, Clip, Moving, device_of
 from studio.export.sheet import contact_sheet
 from studio.export.splat import write_splat
 from studio.export.spz import write_spz
@@ -43,7 +44,7 @@ from studio.export.views import pictures, unlit
 from studio.interfaces import Renderer
 from studio.ops.field import Field
 from studio.recipes.config import ExportConfig
-from studio.types import Animation, Mesh, Splats
+from studio.types import Animation, Cutout, Mesh, Splats
 
 _JUDGED_INSTANTS = 8
 
@@ -78,7 +79,7 @@ def export_asset(
 
 
 def export_files(
-    asset: Asset | Moving,
+    asset: Asset | Moving | Clip,
     renderer: Renderer[Any],
     paths: Sequence[Path],
     config: ExportConfig,
@@ -105,10 +106,13 @@ def export_files(
     formats = [format_of(path) for path in paths]
     for folder in {path.parent for path in paths}:
         check_writable(folder)
+    clock = _Stopwatch(progress)
+    if isinstance(asset, Animation) and isinstance(asset.rest, Cutout):
+        written_clip = write_clip(asset, renderer, paths, config, clock.begin)
+        return ExportReport(written_clip, None, clock.stop())
     refuse_formats(asset, paths)
     refuse_unsound(asset)
 
-    clock = _Stopwatch(progress)
     mesh, found, lit = None, None, False
     if not HOLDS_MESH.isdisjoint(formats):
         budget = MeshBudget(config.mesh_faces, config.texture_size, config.normal_map)

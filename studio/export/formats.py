@@ -33,6 +33,10 @@ TURNTABLE: frozenset[AssetFormat] = frozenset(("mp4", "gif", "webp"))
 HOLDS_MOTION: frozenset[AssetFormat] = frozenset(("glb", "usdz", "ply", "mp4", "gif", "webp", "png"))
 
 
+CLIP: frozenset[AssetFormat] = frozenset(("mp4", "gif", "webp", "png"))
+"""What clipart in motion is written as."""
+
+
 def suffixes(*, of: Collection[AssetFormat] = FORMATS, without: Collection[AssetFormat] = ()) -> str:
     """Formats as their suffixes, in the order that they are always named in, commas between."""
     return ", ".join(f".{known}" for known in FORMATS if known in of and known not in without)

@@ -16,7 +16,7 @@ FRAMES_PER_SECOND = 24
 _LABEL_HEIGHT = 14
 
 
-def write_mp4(frames: NDArray[np.uint8], path: Path, frames_per_second: int = FRAMES_PER_SECOND) -> None:
+def write_mp4(frames: NDArray[np.uint8], path: Path, frames_per_second: float = FRAMES_PER_SECOND) -> None:
     """Write frames ``[n, h, w, 3]`` as H.264 in the pixel format that every player knows (yuv420p).
 
     An odd width or height, which that format cannot hold, loses its last column or row.
@@ -42,9 +42,9 @@ def write_mp4(frames: NDArray[np.uint8], path: Path, frames_per_second: int = FR
 
 
 def write_animation(
-    frames: NDArray[np.uint8], path: Path, frames_per_second: int = FRAMES_PER_SECOND
+    frames: NDArray[np.uint8], path: Path, frames_per_second: float = FRAMES_PER_SECOND
 ) -> None:
-    """Write frames ``[n, h, w, 3]`` as an endless ``.gif`` or ``.webp``.
+    """Write frames ``[n, h, w, 3]`` as an endless ``.gif`` or ``.webp``, which takes as long as it should.
 
     Raises:
         StudioError: the file cannot be written.
@@ -57,10 +57,17 @@ def write_animation(
         strip = np.concatenate(frames[:: max(1, len(frames) // 8)], axis=1)
         palette = Image.fromarray(strip).quantize(256)
         images = [image.quantize(palette=palette, dither=Image.Dither.NONE) for image in images]
-    duration_ms = round(1000 / frames_per_second)
+    # A .gif counts hundredths of a second: at 12 frames a second some take 8 of them and some 9.
+    tick_ms = 10 if path.suffix == ".gif" else 1
+    ends = np.round(np.arange(len(frames) + 1) * 1000 / frames_per_second / tick_ms).astype(int) * tick_ms
     with replacing(path) as temporary:
         images[0].save(
-            temporary, save_all=True, append_images=images[1:], duration=duration_ms, loop=0, quality=85
+            temporary,
+            save_all=True,
+            append_images=images[1:],
+            duration=np.diff(ends).tolist(),
+            loop=0,
+            quality=85,
         )
 
 

@@ -6,12 +6,14 @@ import torch
 from typing_extensions import assert_never
 
 from studio.ops.field import Field
-from studio.types import Animation, Mesh, Splats
+from studio.types import Animation, Cutout, Mesh, Splats
 
 Asset = Splats | Mesh | Field
 """Splats, a textured mesh, a surface with colours at its vertices, a radiance field."""
 Moving = Animation[Splats] | Animation[Mesh]
 """The same in motion, but for fields."""
+Clip = Animation[Cutout]
+"""Clipart in motion."""
 
 
 def device_of(asset: Asset | Moving) -> torch.device:

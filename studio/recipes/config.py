@@ -126,8 +126,20 @@ class LatentPriorConfig:
     """The guidance scale that a guidance-distilled model such as FLUX.1 dev is told."""
 
 
+@dataclass(frozen=True, kw_only=True, config=_CONFIG)
+class ClipPriorConfig:
+    """The exact motion prior: closed-form scores of clips of the recipe's own drawing in known gestures."""
+
+    kind: Literal["clips"] = "clips"
+    std: Annotated[float, Field(gt=0.0, le=1.0)] = 0.02
+    """Standard deviation of the Gaussian around each clip, per pixel, in the prior's -1 to 1."""
+    reach: Annotated[float, Field(gt=0.0, le=3.0)] = 1.0
+    """Factor of how far the gestures go."""
+
+
 PriorConfig = Annotated[
-    AutoPriorConfig | LibraryPriorConfig | SmallPriorConfig | LatentPriorConfig, Field(discriminator="kind")
+    AutoPriorConfig | LibraryPriorConfig | SmallPriorConfig | LatentPriorConfig | ClipPriorConfig,
+    Field(discriminator="kind"),
 ]
 
 
@@ -368,8 +380,28 @@ class DeformableConfig:
     """Factor of the shape's own learning rates; 0 keeps the shape as it is."""
 
 
+@dataclass(frozen=True, kw_only=True, config=_CONFIG)
+class ClipartConfig:
+    """A drawing whose keypoints travel along curves and take the rest of it along, as rigidly as possible
+    (AniClipart)."""
+
+    kind: Literal["clipart"] = "clipart"
+    path: Annotated[str, Field(min_length=1)]
+    """An SVG, PNG or WebP file, or the name of a drawing that ships with the studio, such as ``crab``."""
+    loop: Literal["there_and_back", "cyclic", "once"] = "there_and_back"
+    """What follows when the curves end: the same way back, the beginning, or nothing."""
+    texture_size: Annotated[int, Field(ge=64, le=4096)] = 512
+    """Width and height of the drawing in pixels."""
+    edge_px: Annotated[float, Field(ge=2.0, le=64.0)] = 9.0
+    """Of the mesh's triangles, in pixels of a canvas of 256."""
+    margin_px: Annotated[float, Field(ge=1.0, le=16.0)] = 4.0
+    """Of transparent mesh around the drawing: its outline has gradients there."""
+    curves_rate_px: Positive = 0.5
+    """Learning rate of the curves' control points, in canvas pixels a step."""
+
+
 SceneConfig = Annotated[
-    GaussiansConfig | SurfaceConfig | TexturedMeshConfig | FieldConfig | DeformableConfig,
+    GaussiansConfig | SurfaceConfig | TexturedMeshConfig | FieldConfig | DeformableConfig | ClipartConfig,
     Field(discriminator="kind"),
 ]
 
@@ -467,6 +499,10 @@ class RegularizersConfig:
     """Of what moves: mean squared second difference of the nodes' places, a sixteenth of the time apart."""
     rest: Ramp = 0.0
     """Of what moves: mean squared motion of the nodes at time 0, which then is the shape at rest."""
+    bones: Ramp = 0.0
+    """Of clipart: mean squared change of the bones' lengths, as shares of the canvas (AniClipart)."""
+    flips: Ramp = 0.0
+    """Of clipart: how near its triangles are to flipping, squared."""
 
 
 # --------------------------------------------------------------------------------- renderers and backgrounds
@@ -506,7 +542,16 @@ class VolumeConfig:
     """Also draw normals, as ``regularizers.orientation`` wants them; costs about as much again."""
 
 
-RendererConfig = Annotated[SplattingConfig | RasterConfig | VolumeConfig, Field(discriminator="kind")]
+@dataclass(frozen=True, kw_only=True, config=_CONFIG)
+class CutoutConfig:
+    """Drawing of flat pictures on planar meshes."""
+
+    kind: Literal["cutout"] = "cutout"
+
+
+RendererConfig = Annotated[
+    SplattingConfig | RasterConfig | VolumeConfig | CutoutConfig, Field(discriminator="kind")
+]
 
 
 @dataclass(frozen=True, kw_only=True, config=_CONFIG)
@@ -624,7 +669,16 @@ class MultiViewConfig:
         return self
 
 
-CamerasConfig = Annotated[FixedSetConfig | OrbitConfig | MultiViewConfig, Field(discriminator="kind")]
+@dataclass(frozen=True, kw_only=True, config=_CONFIG)
+class FrontConfig:
+    """One view from the front that shows the canvas of clipart, and no more."""
+
+    kind: Literal["front"] = "front"
+
+
+CamerasConfig = Annotated[
+    FixedSetConfig | OrbitConfig | MultiViewConfig | FrontConfig, Field(discriminator="kind")
+]
 
 
 # -------------------------------------------------------------------------------------------------- instants
@@ -671,13 +725,19 @@ InstantsConfig = Annotated[RandomInstantsConfig | FramesConfig | ClipConfig, Fie
 
 # ---------------------------------------------------------------------------------------------------- recipe
 
-DRAWN_BY = {"gaussians": "splatting", "surface": "raster", "mesh": "raster", "field": "volume"}
+DRAWN_BY = {
+    "gaussians": "splatting",
+    "surface": "raster",
+    "mesh": "raster",
+    "field": "volume",
+    "clipart": "cutout",
+}
 """The renderer of each kind of scene at rest."""
 
 
 def _at_rest(
     scene: SceneConfig,
-) -> GaussiansConfig | SurfaceConfig | TexturedMeshConfig | FieldConfig:
+) -> GaussiansConfig | SurfaceConfig | TexturedMeshConfig | FieldConfig | ClipartConfig:
     """The scene, or the shape of one that moves."""
     return scene.shape if isinstance(scene, DeformableConfig) else scene
 
@@ -727,11 +787,16 @@ class Stage:
     @model_validator(mode="after")
     def _parts_fit_the_scene(self) -> Stage:
         scene = self.scene.kind
-        if (self.instants is None) == isinstance(self.scene, DeformableConfig):
+        if (self.instants is None) == isinstance(self.scene, DeformableConfig | ClipartConfig):
             raise ValueError(
                 f"a scene of kind '{scene}' came {'without' if self.instants is None else 'with'} instants; "
-                "expected instants.kind = 'random', 'frames' or 'clip' for one of kind 'deformable', and no "
-                "instants for others"
+                "expected instants.kind = 'random', 'frames' or 'clip' for one of kind 'deformable' or "
+                "'clipart', and no instants for others"
+            )
+        if (self.cameras.kind == "front") != isinstance(self.scene, ClipartConfig):
+            raise ValueError(
+                f"a scene of kind '{scene}' came with cameras of kind '{self.cameras.kind}'; expected "
+                "cameras.kind = 'front' for clipart, and for nothing else"
             )
         wanted = DRAWN_BY[_at_rest(self.scene).kind]
         if self.renderer.kind != wanted:
@@ -902,6 +967,12 @@ class Recipe:
     @model_validator(mode="after")
     def _formats_hold_the_scene(self) -> Recipe:
         kind = _at_rest(self.stages[-1].scene).kind
+        solid = [name for name in self.export.formats if name not in ("mp4", "gif", "webp", "png")]
+        if kind == "clipart" and solid:
+            raise ValueError(
+                f"export.formats has {', '.join(solid)}, which hold solid shapes, and the last scene is "
+                "clipart; expected formats among mp4, gif, webp and png"
+            )
         wrong = [name for name in self.export.formats if name in ("ply", "splat", "spz")]
         if kind != "gaussians" and wrong:
             raise ValueError(

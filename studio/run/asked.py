@@ -48,7 +48,7 @@ class Asked:
         if self.seed is not None:
             lines.append(f"seed={self.seed}")
         if self.negative_prompt is not None:
-            lines.append(f"negative_prompt={_quoted(self.negative_prompt)}")
+            lines.append(f"negative_prompt={quoted(self.negative_prompt)}")
         if self.prior is not None:
             lines += _prior_lines(self.prior)
         return load(self.preset, self.prompt, [*lines, *self.overrides])
@@ -57,13 +57,13 @@ class Asked:
 def _prior_lines(name: str) -> Sequence[str]:
     match prior_named(name):
         case LibraryPriorConfig(folder=str(folder)):
-            return "prior.kind=library", f"prior.folder={_quoted(folder)}"
+            return "prior.kind=library", f"prior.folder={quoted(folder)}"
         case LatentPriorConfig(source=source):
-            return "prior.kind=latent", f"prior.source={_quoted(source)}"
+            return "prior.kind=latent", f"prior.source={quoted(source)}"
         case config:
             return (f"prior.kind={config.kind}",)
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
     """A TOML string; JSON's differ in what they escape beyond ASCII and in the character DEL."""
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")

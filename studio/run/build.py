@@ -17,6 +17,8 @@ from studio.interfaces import CameraSampler, Guidance, Prior, Renderer
 from studio.ops.surfaces import Light
 from studio.priors.latent import LatentPrior
 from studio.recipes.config import (
+    ClipConfig,
+    CutoutConfig,
     GuidanceTerm,
     MultiViewConfig,
     PriorConfig,
@@ -28,6 +30,7 @@ from studio.recipes.config import (
     VolumeConfig,
 )
 from studio.recipes.ramps import Ramp
+from studio.renderers.cutouts import CutoutRenderer
 from studio.renderers.meshes import RasterRenderer
 from studio.renderers.raster import studio_light
 from studio.renderers.splatting import SplatRenderer
@@ -109,6 +112,8 @@ def build_renderer(config: RendererConfig, footprints: bool = False) -> Renderer
             return RasterRenderer(config.supersample, light)
         case VolumeConfig():
             return VolumeRenderer(config.step, config.normals)
+        case CutoutConfig():
+            return CutoutRenderer()
         case _:
             assert_never(config)
 
@@ -142,10 +147,13 @@ def _build_term(
 
 
 def _refuse_unservable_views(stage: Stage, prior: Prior) -> None:
-    """A multi-view prior sees whole sets of views."""
+    """A multi-view prior sees whole sets of views; one of clips, whole clips."""
     views = limits_of(prior).views
-    if views > 1 and not (isinstance(stage.cameras, MultiViewConfig) and stage.cameras.views == views):
+    sets = stage.cameras.views if isinstance(stage.cameras, MultiViewConfig) else 1
+    frames = stage.instants.count if isinstance(stage.instants, ClipConfig) else 1
+    if views > 1 and views != sets * frames:
         raise StudioError(
-            f"The prior sees {views} views of the asset at once and the stage's cameras are "
-            f"{stage.cameras.kind!r}; use cameras.kind = 'multi_view' with views = {views}."
+            f"The prior sees {views} pictures of the asset at once and the stage's cameras are "
+            f"{stage.cameras.kind!r}; use cameras.kind = 'multi_view' with views = {views}, or of what moves "
+            f"instants.kind = 'clip' with count = {views}."
         )

@@ -9,16 +9,21 @@ from pathlib import Path
 import torch
 from typing_extensions import assert_never
 
+from studio.clipart.gestures import gestures_in
 from studio.errors import StudioError
 from studio.interfaces import Prior
 from studio.priors import weights
 from studio.priors.catalogue import Catalogue
+from studio.priors.clips import ClipPrior
 from studio.priors.latent import Options, load_latent_prior
 from studio.priors.library import LibraryPrior
 from studio.priors.motions import motion_named
 from studio.prompts import clean_prompt
 from studio.recipes.config import (
     AutoPriorConfig,
+    ClipartConfig,
+    ClipConfig,
+    ClipPriorConfig,
     LatentPriorConfig,
     LibraryPriorConfig,
     PriorConfig,
@@ -27,6 +32,7 @@ from studio.recipes.config import (
 )
 from studio.resources import assets_folder
 from studio.run.conditioning import debiased
+from studio.scenes.clipart import puppet_of
 
 
 @dataclass(frozen=True)
@@ -85,6 +91,8 @@ def _build_prior(config: PriorConfig, recipe: Recipe, device: torch.device) -> C
         case LatentPriorConfig():
             prior = load_latent_prior(config.source, device, _options(config))
             return ChosenPrior(prior, f"the diffusion model {config.source}")
+        case ClipPriorConfig():
+            return _clips(config, recipe)
         case AutoPriorConfig():
             return _best(recipe, device)
         case _:
@@ -109,6 +117,21 @@ def _library(config: LibraryPriorConfig, recipe: Recipe) -> ChosenPrior:
     return ChosenPrior(
         prior, f"the exact prior: of the {len(catalogue)} models {where} the prompt names {shown}{moves}"
     )
+
+
+def _clips(config: ClipPriorConfig, recipe: Recipe) -> ChosenPrior:
+    """Clips of the drawing that the recipe moves."""
+    stage = recipe.stages[-1]
+    if not isinstance(stage.scene, ClipartConfig) or not isinstance(stage.instants, ClipConfig):
+        raise StudioError(
+            "The exact motion prior knows clips of clipart and the last scene is of kind "
+            f"{stage.scene.kind!r}; expected scene.kind = 'clipart' and instants.kind = 'clip', or "
+            "prior.kind = 'library'."
+        )
+    puppet = puppet_of(stage.scene)
+    prior = ClipPrior(puppet, stage.instants.count, stage.resolution_at(1.0), config.std, config.reach)
+    meant = ", ".join(gesture.name for gesture in gestures_in(clean_prompt(recipe.prompt)))
+    return ChosenPrior(prior, f"the exact motion prior: of its gestures the prompt names {meant}")
 
 
 def _best(recipe: Recipe, device: torch.device) -> ChosenPrior:

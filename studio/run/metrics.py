@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from studio.cameras import frame_times
 from studio.evaluate.metrics import (
     alpha_statistics,
     clipped_fraction,
@@ -22,9 +23,11 @@ from studio.evaluate.metrics import (
     view_variance,
 )
 from studio.interfaces import Prior, Renderer
+from studio.priors.clips import ClipPrior
 from studio.priors.library import LibraryPrior
-from studio.recipes.config import Recipe
-from studio.run.views import drawn, held_out_cameras, side_cameras
+from studio.recipes.config import ClipConfig, Recipe
+from studio.run.views import clip_cameras, drawn, held_out_cameras, side_cameras
+from studio.scenes.clipart import Clipart
 from studio.scenes.deformation import Deformable
 from studio.scenes.kinds import AnyScene
 
@@ -40,12 +43,37 @@ def final_metrics(
     Of what moves, each view is at an instant of its own; sides are at rest.
     """
     size = recipe.stages[-1].resolution_at(1.0)
+    if isinstance(scene, Clipart):
+        return clip_metrics(scene, renderer, recipe, prior, size)
     views = drawn(scene, renderer, held_out_cameras(size, isinstance(scene, Deformable)))
     sides = drawn(scene, renderer, side_cameras(size)).rgb
     found: dict[str, Figure] = {"steps": recipe.total_steps, "primitives": len(scene)}
     found |= picture_metrics(views.rgb, views.alpha, sides)
     if isinstance(prior, LibraryPrior):
         found |= truth_metrics(scene, renderer, recipe.prompt, prior, size)
+    return found
+
+
+def clip_metrics(
+    scene: Clipart, renderer: Renderer[Any], recipe: Recipe, prior: Prior, size: int
+) -> dict[str, Figure]:
+    """How far the keypoints go and, with the exact motion prior, which gesture the clip is nearest to."""
+    instants = recipe.stages[-1].instants
+    count = instants.count if isinstance(instants, ClipConfig) else 6
+    times = frame_times(count)
+    rgb = drawn(scene, renderer, clip_cameras(size, times.tolist())).rgb
+    with torch.no_grad():
+        travel = (scene.keypoints(times) - scene.puppet.keypoints).norm(dim=-1).amax(0)
+    found: dict[str, Figure] = {
+        "steps": recipe.total_steps,
+        "primitives": len(scene),
+        "keypoints": len(travel),
+        "travel_px": float(travel.mean()),
+        "flipped": float((scene.flips(times) > 0.04).float()),
+    }
+    if isinstance(prior, ClipPrior):
+        likeness = prior.nearest(rgb)
+        found |= {"nearest_motion": likeness.performance.gesture.name, "psnr_db": likeness.psnr_db}
     return found
 
 

@@ -26,11 +26,11 @@ from studio.export.asset import export_files
 from studio.export.files import replacing, write_bytes
 from studio.export.formats import asset_paths
 from studio.export.images import to_pixels
-from studio.export.shapes import Asset, Moving
+from studio.export.shapes import Asset, Clip, Moving
 from studio.interfaces import Prior, Renderer
 from studio.locks import locked
 from studio.prompts import LONGEST_NAME, clean_prompt, slug
-from studio.recipes.config import Recipe
+from studio.recipes.config import ClipartConfig, Recipe
 from studio.recipes.load import load, read, to_toml
 from studio.run import checkpoint
 from studio.run.build import BuiltStage, build_device, build_renderer, build_stages
@@ -38,13 +38,15 @@ from studio.run.build_prior import ChosenPrior, build_prior
 from studio.run.events import EventLog
 from studio.run.metrics import Figure, combined, final_metrics
 from studio.run.optimize import LoopState, initial_state, optimize
-from studio.run.views import detached, drawn, side_cameras
+from studio.run.views import clip_cameras, detached, drawn, side_cameras
+from studio.scenes.clipart import Clipart
 from studio.scenes.deformation import Deformable
 from studio.scenes.kinds import AnyScene, scene_from_state
 from studio.types import RenderOutput, StepReport
 
 _RECIPE, _FORMAT = "recipe.toml", "state/format.json"
 _PREVIEW_TIMES = (0.0, 0.25, 0.5, 0.75)
+_CLIP_TIMES = (0.0, 1 / 3, 2 / 3, 1.0)
 
 
 class RunIsBusy(StudioError):
@@ -159,9 +161,13 @@ class Run:
             found: Asset = detached(self.scene(particle).at(None))
         return found
 
-    def asset(self, particle: int = 0) -> Asset | Moving:
+    def asset(self, particle: int = 0) -> Asset | Moving | Clip:
         """What export writes: the scene as it is drawn or, where it moves, all of its motion."""
         scene, export = self.scene(particle), self.recipe.export
+        if isinstance(scene, Clipart):
+            with torch.no_grad():
+                clip: Clip = detached(scene.animation(export.motion_frames, export.motion_seconds))
+            return clip
         if not isinstance(scene, Deformable):
             return self.primitives(particle)
         with torch.no_grad():
@@ -187,7 +193,8 @@ class Run:
     def save_preview(self) -> Path:
         """Draw the scene from four sides into ``previews/``.
 
-        Of several scenes each has a row of its own; of one that moves, each of four instants has.
+        Of several scenes each has a row of its own; of one that moves, each of four instants has. Clipart is
+        drawn from the front at four instants.
 
         Raises:
             StudioError: the folder cannot be written to.
@@ -197,11 +204,12 @@ class Run:
         stage = self.recipe.stages[self._loaded().stage]
         size = stage.resolution_at(1.0)
         times = (None,) if stage.instants is None else _PREVIEW_TIMES
-        rows = [
-            np.concatenate(to_pixels(self.render_sides(size, index, time).rgb), axis=1)
-            for index in self._particles
-            for time in times
-        ]
+        if isinstance(stage.scene, ClipartConfig):
+            clip = clip_cameras(size, _CLIP_TIMES)
+            shown = [drawn(self.scene(index), self.renderer(), clip) for index in self._particles]
+        else:
+            shown = [self.render_sides(size, index, time) for index in self._particles for time in times]
+        rows = [np.concatenate(to_pixels(images.rgb), axis=1) for images in shown]
         path = self.folder / "previews" / f"{self.step:07d}.png"
         with replacing(path) as temporary:
             Image.fromarray(np.concatenate(rows)).save(temporary)

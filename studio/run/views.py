@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import fields, is_dataclass, replace
 from functools import partial
 from typing import Any
 
 import torch
 
-from studio.cameras import fibonacci_sphere, orbit
+from studio.cameras import fibonacci_sphere, filmed, front, orbit
 from studio.interfaces import Renderer, Scene
 from studio.renderers.instants import looked_at, render
 from studio.scenes.kinds import device_of
@@ -21,6 +22,11 @@ def side_cameras(size: int) -> Cameras:
     """Front, right, back and left, from a little above."""
     azimuth = torch.tensor([0.0, 90.0, 180.0, 270.0])
     return orbit(azimuth, torch.full_like(azimuth, 15.0), size, size)
+
+
+def clip_cameras(size: int, times: Sequence[float]) -> Cameras:
+    """What clipart is looked at from: the front, at each of some times."""
+    return filmed(front(size, size), torch.tensor(times))
 
 
 def held_out_cameras(size: int, moving: bool = False) -> Cameras:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing_extensions import assert_never
 
 from studio.recipes.config import (
+    ClipartConfig,
     DeformableConfig,
     DensifyConfig,
     FieldConfig,
@@ -142,6 +143,8 @@ def _levers(scene: SceneConfig) -> _Levers:
         case DeformableConfig(motion=motion):
             shape, rate = _levers(scene.shape), f"motion.{_motion_rate(motion)}"
             return _Levers(rate, rate, f"shape.{shape.first_coverage}", f"shape.{shape.color_rate}")
+        case ClipartConfig():
+            return _Levers("curves_rate_px", "curves_rate_px", "path", "curves_rate_px")
         case _:
             assert_never(scene)
 

@@ -12,6 +12,7 @@ from typing_extensions import assert_never
 from studio.errors import StudioError
 from studio.interfaces import Scene
 from studio.recipes.config import (
+    ClipartConfig,
     DeformableConfig,
     FieldConfig,
     GaussiansConfig,
@@ -19,6 +20,7 @@ from studio.recipes.config import (
     SurfaceConfig,
     TexturedMeshConfig,
 )
+from studio.scenes.clipart import Clipart
 from studio.scenes.deformation import Deformable, shape_state
 from studio.scenes.field import RadianceField
 from studio.scenes.gaussians import Gaussians
@@ -26,7 +28,7 @@ from studio.scenes.initialise import initial_gaussians
 from studio.scenes.mesh import TexturedMesh, initial_textured_mesh
 from studio.scenes.surface import Surface
 
-AnyScene = Gaussians | RadianceField | Surface | TexturedMesh | Deformable
+AnyScene = Gaussians | RadianceField | Surface | TexturedMesh | Deformable | Clipart
 
 
 def device_of(scene: Scene[Any]) -> torch.device:
@@ -53,6 +55,8 @@ def initial_scene(config: SceneConfig, rng: torch.Generator) -> AnyScene:
             shape = initial_scene(config.shape, rng)
             assert isinstance(shape, Gaussians | TexturedMesh)
             return Deformable.of(shape, config, rng)
+        case ClipartConfig():
+            return Clipart.initial(config)
         case _:
             assert_never(config)
 
@@ -74,6 +78,8 @@ def scene_from_state(state: Mapping[str, Tensor], config: SceneConfig) -> AnySce
             return TexturedMesh.from_state(state, config)
         case DeformableConfig():
             return Deformable.from_state(state, config)
+        case ClipartConfig():
+            return Clipart.from_state(state, config)
         case _:
             assert_never(config)
 
@@ -98,6 +104,8 @@ def handed_over(scene: AnyScene, config: SceneConfig) -> AnyScene:
             mesh = TexturedMesh.from_state(scene.state(), config)
             mesh.match_texture_size()
             return mesh
+        case ClipartConfig(), Clipart():
+            return Clipart.from_state(scene.state(), config)
         case DeformableConfig(), Deformable():
             shape = handed_over(scene.shape, config.shape)
             assert isinstance(shape, Gaussians | TexturedMesh)

@@ -13,6 +13,7 @@ from studio.meshes import face_normals, unit
 from studio.ops.mesh_raster import face_neighbours
 from studio.recipes.config import RegularizersConfig
 from studio.recipes.ramps import value_at
+from studio.scenes.clipart import Clipart
 from studio.scenes.deformation import Deformable
 from studio.scenes.field import RadianceField
 from studio.scenes.gaussians import Gaussians
@@ -66,6 +67,10 @@ def _term(name: str, scene: AnyScene, render: RenderOutput, cameras: Cameras) ->
             return scene.acceleration(cameras.time)
         case "rest", Deformable():
             return scene.motion_at_rest()
+        case "bones", Clipart() if cameras.time is not None:
+            return scene.bone_stretch(cameras.time)
+        case "flips", Clipart() if cameras.time is not None:
+            return scene.flips(cameras.time)
         case (("opacity" | "scale" | "normal_consistency" | "smoothness"), Deformable()):
             return _term(name, scene.shape, render, cameras)
         case _:

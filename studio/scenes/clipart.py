@@ -1,0 +1,160 @@
+"""Clipart in motion as an optimiser sees it: a drawing whose keypoints travel along curves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from typing_extensions import assert_never
+
+from studio.clipart.drawing import CANVAS_PX, read_drawing
+from studio.clipart.puppet import Puppet
+from studio.clipart.sheet import sheet_of
+from studio.errors import StudioError
+from studio.interfaces import ParameterGroup
+from studio.recipes.config import ClipartConfig
+from studio.resources import clipart
+from studio.types import Animation, Cutout
+
+_CURVES = "curves"
+
+
+class Clipart:
+    """The scene: implements ``Scene[Cutout]``.
+
+    Each keypoint goes along a curve with three control points beside its place at rest, where time 0 is: a
+    cubic Bézier curve (AniClipart, Wu et al. 2024), or of cyclic motion a closed Catmull-Rom spline.
+
+    Args:
+        puppet: the drawing on its strings.
+        curves: control points beside the keypoints' places at rest, in canvas pixels.
+        config: rates, and what happens at the end of the curves.
+    """
+
+    def __init__(self, puppet: Puppet, curves: Float[Tensor, "k 3 2"], config: ClipartConfig) -> None:
+        self.config = config
+        self.puppet = puppet
+        self.curves = torch.nn.Parameter(curves.detach().clone())
+
+    @staticmethod
+    def initial(config: ClipartConfig) -> Clipart:
+        """The drawing at rest.
+
+        Raises:
+            StudioError: the file is no drawing, or shows nothing.
+        """
+        puppet = puppet_of(config)
+        return Clipart(puppet, torch.zeros(len(puppet.keypoints), 3, 2), config)
+
+    def __len__(self) -> int:
+        """Triangles."""
+        return len(self.puppet.sheet.faces)
+
+    def keypoints(self, times: Float[Tensor, "t"]) -> Float[Tensor, "t k 2"]:
+        """Where the keypoints are, in canvas pixels."""
+        basis = _closed(times) if self.config.loop == "cyclic" else _bezier(times)
+        return self.puppet.keypoints + torch.einsum("tc,kcd->tkd", basis.to(self.curves), self.curves)
+
+    def at(self, time: Float[Tensor, ""] | None = None) -> Cutout:
+        """The drawing at an instant in 0-1, or at rest."""
+        times = torch.zeros(1) if time is None else time.reshape(1)
+        return self.puppet.posed(self.keypoints(times.to(self.curves)))[0]
+
+    def animation(self, frames: int, seconds: float) -> Animation[Cutout]:
+        """The motion as a row of frames, as it is played: there and back, round and round, or once."""
+        match self.config.loop:
+            case "there_and_back":
+                there = (frames + 2) // 2
+                places = [*range(there), *range(frames - there, 0, -1)]
+                times = torch.tensor(places, dtype=torch.float32) / max(there - 1, 1)
+            case "cyclic":
+                times = torch.arange(frames, dtype=torch.float32) / frames
+            case "once":
+                times = torch.linspace(0, 1, frames)
+            case _:
+                assert_never(self.config.loop)
+        posed = self.puppet.posed(self.keypoints(times.to(self.curves)))
+        loops = self.config.loop != "once"
+        played = torch.arange(frames, dtype=torch.float32) / max(frames if loops else frames - 1, 1)
+        return Animation(self.at(None), tuple(posed), played, seconds, loops)
+
+    def bone_stretch(self, times: Float[Tensor, "t"]) -> Float[Tensor, ""]:
+        """Mean squared change of the bones' lengths, as shares of the canvas (AniClipart, eq. 7)."""
+        bones = self.puppet.sheet.bones
+        if len(bones) == 0:
+            return self.curves.sum() * 0.0
+        now, rest = self.keypoints(times) / CANVAS_PX, self.puppet.keypoints / CANVAS_PX
+        lengths = (now[:, bones[:, 0]] - now[:, bones[:, 1]]).square().sum(-1).clamp_min(1e-12).sqrt()
+        at_rest = (rest[bones[:, 0]] - rest[bones[:, 1]]).norm(dim=-1)
+        stretch: Tensor = (lengths - at_rest).square().mean()
+        return stretch
+
+    def flips(self, times: Float[Tensor, "t"]) -> Float[Tensor, ""]:
+        """Mean of max(0, 1/5 - area / area at rest)² over the triangles: 0 where none is near to flipping."""
+        posed = self.puppet.deform(self.keypoints(times))
+        faces = self.puppet.sheet.faces
+        share = _areas(posed, faces) / _areas(self.puppet.sheet.vertices[None], faces)
+        return (0.2 - share).clamp(min=0.0).square().mean()
+
+    def parameter_groups(self) -> tuple[ParameterGroup, ...]:
+        """The curves."""
+        return (ParameterGroup(_CURVES, self.curves, self.config.curves_rate_px),)
+
+    def state(self) -> dict[str, Tensor]:
+        """The puppet and its curves."""
+        return self.puppet.state() | {_CURVES: self.curves.detach()}
+
+    @staticmethod
+    def from_state(state: Mapping[str, Tensor], config: ClipartConfig) -> Clipart:
+        """The scene that ``state`` was taken of.
+
+        Raises:
+            StudioError: tensors are missing.
+        """
+        if _CURVES not in state:
+            raise StudioError("The saved clipart lacks its curves; it is damaged or of another kind.")
+        return Clipart(Puppet.from_state(state), state[_CURVES], config)
+
+
+def puppet_of(config: ClipartConfig) -> Puppet:
+    """The drawing of a recipe on its strings.
+
+    Raises:
+        StudioError: the file is no drawing, or shows nothing.
+    """
+    path = Path(config.path) if Path(config.path).suffix else clipart(config.path)
+    stamp = path.stat().st_mtime_ns if path.is_file() else 0
+    return _puppet(path, stamp, config.texture_size, config.edge_px, config.margin_px)
+
+
+@lru_cache(maxsize=4)
+def _puppet(path: Path, stamp: int, texture_size: int, edge_px: float, margin_px: float) -> Puppet:
+    drawing = read_drawing(path, texture_size)
+    return Puppet.of(drawing, sheet_of(drawing, edge_px=edge_px, margin_px=margin_px))
+
+
+def _bezier(t: Float[Tensor, "t"]) -> Float[Tensor, "t 3"]:
+    """Weights of the three control points that follow the frozen first one."""
+    return torch.stack([3 * (1 - t) ** 2 * t, 3 * (1 - t) * t**2, t**3], dim=-1)
+
+
+def _closed(t: Float[Tensor, "t"]) -> Float[Tensor, "t 3"]:
+    """Weights of the last three of four points that a closed Catmull-Rom spline goes through in turn."""
+    place = 4 * (t % 1.0)
+    piece = place.floor().clamp(max=3)
+    u = place - piece
+    weights = torch.stack(
+        [-u + 2 * u**2 - u**3, 2 - 5 * u**2 + 3 * u**3, u + 4 * u**2 - 3 * u**3, -(u**2) + u**3], dim=-1
+    )
+    points = (piece[:, None].long() + torch.arange(-1, 3, device=t.device)) % 4
+    return torch.zeros(len(t), 4).to(t).scatter_add(1, points, weights / 2)[:, 1:]
+
+
+def _areas(vertices: Float[Tensor, "t v 2"], faces: Tensor) -> Float[Tensor, "t f"]:
+    a, b, c = (vertices.index_select(1, faces[:, corner]) for corner in range(3))
+    u, v = b - a, c - a
+    return u[..., 0] * v[..., 1] - u[..., 1] * v[..., 0]

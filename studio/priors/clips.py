@@ -133,7 +133,7 @@ class ClipPrior:
     def nearest(self, clip: Float[Tensor, "t 3 h w"]) -> Likeness:
         """The performance that a clip over white looks most like."""
         every = torch.arange(len(self.performances))
-        truths = self.decode_images(self._means(every, torch.ones(len(clip), 3), *clip.shape[2:]))
+        truths = (self._means(every, torch.ones(len(clip), 3), *clip.shape[2:]) + 1) / 2
         errors = (truths - clip.detach().cpu()).square().mean((1, 2, 3, 4))
         best = int(errors.argmin())
         return Likeness(self.performances[best], float(-10 * errors[best].clamp_min(1e-10).log10()))

@@ -1,0 +1,50 @@
+"""Gestures begin at rest, have two sides where they say so, and are found in prompts."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from studio.clipart.gestures import GESTURES, Gesture, gestures_in, performances
+from studio.errors import StudioError
+
+BODY = 60 + 120 * torch.rand(14, 2, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("gesture", GESTURES, ids=lambda gesture: gesture.name)
+def test_a_gesture_begins_at_rest_and_goes_farther_with_strength(gesture: Gesture) -> None:
+    weak, *_, strong = (each for each in performances(gesture) if not each.mirrored)
+    torch.testing.assert_close(weak(BODY, 0.0), BODY, atol=1e-4, rtol=0)
+    reach = [(each(BODY, 1.0) - BODY).norm(dim=1).mean() for each in (weak, strong)]
+    assert 1.0 < reach[0] < reach[1] < 60.0
+
+
+@pytest.mark.parametrize("gesture", GESTURES, ids=lambda gesture: gesture.name)
+def test_the_other_side_is_the_mirror_image(gesture: Gesture) -> None:
+    family = performances(gesture)
+    assert len(family) == (6 if gesture.has_sides else 3)
+    if gesture.has_sides:
+        one, other = family[:2]
+        axis = (BODY.amin(0) + BODY.amax(0))[0]
+        mirror = torch.stack([axis - BODY[:, 0], BODY[:, 1]], dim=1)
+        seen = one(mirror, 0.7)
+        expected = torch.stack([axis - seen[:, 0], seen[:, 1]], dim=1)
+        torch.testing.assert_close(other(BODY, 0.7), expected, atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "names"),
+    [
+        ("the crab is dancing", ["dance"]),
+        ("A T-rex that jumps, then waves!", ["jump", "wave"]),
+        ("a cat wiggles", ["shake"]),
+        ("the bird is flyng", ["flap"]),  # misspelt
+    ],
+)
+def test_a_prompt_names_gestures_or_something_like_them(prompt: str, names: list[str]) -> None:
+    assert [gesture.name for gesture in gestures_in(prompt)] == names
+
+
+def test_a_prompt_without_motion_is_told_what_is_known() -> None:
+    with pytest.raises(StudioError, match="names no motion that is known; expected one of jump, squash"):
+        gestures_in("an emoji of a crab")

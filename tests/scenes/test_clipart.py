@@ -1,0 +1,117 @@
+"""Clipart in motion: its curves against de Casteljau and a spline of SciPy's, its terms in closed form."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from scipy.interpolate import BPoly
+from torch import Tensor
+
+from studio.errors import StudioError
+from studio.recipes.config import ClipartConfig
+from studio.scenes.clipart import Clipart
+
+
+@pytest.fixture(scope="module")
+def crab() -> Clipart:
+    return Clipart.initial(ClipartConfig(path="crab", texture_size=128))
+
+
+def moving(scene: Clipart, loop: str = "there_and_back", size: float = 10.0) -> Clipart:
+    curves = size * torch.randn(scene.curves.shape, generator=torch.Generator().manual_seed(0))
+    return Clipart(scene.puppet, curves, ClipartConfig(path="crab", texture_size=128, loop=loop))  # type: ignore[arg-type]
+
+
+def test_curves_are_bezier_curves_from_rest(crab: Clipart) -> None:
+    scene, times = moving(crab), torch.linspace(0, 1, 7)
+    rest = scene.puppet.keypoints
+    points = torch.cat([rest[:, None], rest[:, None] + scene.curves.detach()], dim=1).double()
+    truth = BPoly(points.movedim(1, 0)[:, None].numpy(), [0, 1])(times.double().numpy())
+    torch.testing.assert_close(scene.keypoints(times).double(), torch.from_numpy(truth), atol=1e-4, rtol=0)
+
+
+def test_cyclic_curves_pass_through_their_points_and_close_smoothly(crab: Clipart) -> None:
+    scene = moving(crab, "cyclic")
+    rest = scene.puppet.keypoints
+    quarters = scene.keypoints(torch.tensor([0.0, 0.25, 0.5, 0.75, 1.0]))
+    expected = torch.cat([rest[None], rest + scene.curves.detach().movedim(1, 0), rest[None]])
+    torch.testing.assert_close(quarters, expected, atol=1e-4, rtol=0)
+
+    def velocity(time: float) -> Tensor:
+        at = torch.tensor(time, dtype=torch.float64, requires_grad=True)
+        places = scene.keypoints(at[None]).double()
+        return torch.stack([torch.autograd.grad(x, at, retain_graph=True)[0] for x in places.flatten()])
+
+    torch.testing.assert_close(velocity(0.0), velocity(1.0 - 1e-9), atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("loop", ["there_and_back", "cyclic", "once"])
+def test_a_clip_ends_as_its_loop_says(crab: Clipart, loop: str) -> None:
+    scene = moving(crab, loop)
+    with torch.no_grad():
+        clip = scene.animation(8, 2.0)
+        first, last = clip.frames[0].vertices, clip.frames[-1].vertices
+    assert len(clip.frames) == 8 and clip.loops == (loop != "once")
+    torch.testing.assert_close(first, clip.rest.vertices, atol=1e-6, rtol=0)
+    if loop == "there_and_back":
+        for frame in range(1, 4):
+            torch.testing.assert_close(clip.frames[frame].vertices, clip.frames[8 - frame].vertices)
+    if loop == "once":
+        torch.testing.assert_close(last, scene.at(torch.tensor(1.0)).vertices.detach())
+
+
+def test_bones_and_triangles_are_judged_by_their_change(crab: Clipart) -> None:
+    times = torch.linspace(0, 1, 3)
+    with torch.no_grad():
+        assert float(crab.bone_stretch(times)) < 1e-12 and float(crab.flips(times)) == 0.0
+    # Twice as large at time 1, one and an eighth half-way (B(1/2) puts 1/8 on the last point): by hand.
+    grown = torch.zeros_like(crab.curves)
+    center = crab.puppet.keypoints.mean(0)
+    grown[:, 2] = crab.puppet.keypoints - center
+    scene = Clipart(crab.puppet, grown, crab.config)
+    ends = crab.puppet.keypoints[crab.puppet.sheet.bones] / 256
+    lengths = (ends[:, 0] - ends[:, 1]).norm(dim=-1)
+    expected = (lengths.square() * (0 + 1 / 64 + 1)).mean() / 3
+    torch.testing.assert_close(scene.bone_stretch(times), expected, atol=1e-6, rtol=1e-4)
+
+
+def test_flips_are_what_a_loop_over_triangles_finds(crab: Clipart) -> None:
+    scene, time = moving(crab, size=60.0), torch.tensor([0.8])
+    with torch.no_grad():
+        (posed,), rest = scene.puppet.deform(scene.keypoints(time)), scene.puppet.sheet.vertices
+    total = 0.0
+    for face in scene.puppet.sheet.faces:
+        now, before = (float(torch.linalg.det(points[face[1:]] - points[face[0]])) for points in (posed, rest))
+        total += max(0.0, 0.2 - now / before) ** 2
+    expected = total / len(scene.puppet.sheet.faces)
+    assert expected > 0.01
+    assert float(scene.flips(time).detach()) == pytest.approx(expected, rel=1e-3)
+
+
+def test_a_scene_comes_back_from_its_state(crab: Clipart) -> None:
+    scene = moving(crab)
+    again = Clipart.from_state(scene.state(), scene.config)
+    time = torch.tensor(0.6)
+    assert torch.equal(again.at(time).vertices, scene.at(time).vertices)
+    assert all(map(torch.equal, again.at(time).levels, scene.at(time).levels))
+    with pytest.raises(StudioError, match="lacks arap/edges; it is damaged"):
+        Clipart.from_state({k: v for k, v in scene.state().items() if k != "arap/edges"}, scene.config)
+
+
+def test_a_known_motion_is_found_again(crab: Clipart) -> None:
+    """Fitted to the places of some vertices: nothing but the deformation is in between."""
+    truth = moving(crab, size=8.0)
+    scene = Clipart(crab.puppet, torch.zeros_like(crab.curves), crab.config)
+    times = torch.linspace(0, 1, 6)
+    with torch.no_grad():
+        wanted = truth.puppet.deform(truth.keypoints(times))
+    adam = torch.optim.Adam([scene.curves], lr=0.5)
+    for _ in range(200):
+        loss = (scene.puppet.deform(scene.keypoints(times)) - wanted).square().mean()
+        adam.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        adam.step()
+    with torch.no_grad():
+        error = (scene.keypoints(times) - truth.keypoints(times)).norm(dim=-1).mean()
+        far = (truth.keypoints(times) - truth.puppet.keypoints).norm(dim=-1).mean()
+    assert float(far) > 4.0 and float(error) < 0.2

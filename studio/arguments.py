@@ -411,7 +411,19 @@ class Cite:
 
 
 Command = (
-    Generate | Animate | Resume | Compare | Export | Render | Presets | Prior | Batch | Jobs | App | Doctor | Cite
+    Generate
+    | Animate
+    | Resume
+    | Compare
+    | Export
+    | Render
+    | Presets
+    | Prior
+    | Batch
+    | Jobs
+    | App
+    | Doctor
+    | Cite
 )
 
 _NAMES: dict[str, tuple[str, ...]] = {

@@ -83,6 +83,12 @@ def to_world(points_px: Float[Tensor, "*n 2"]) -> Float[Tensor, "*n 2"]:
     return torch.stack([x, -y], dim=-1)
 
 
+def to_canvas(points: Float[Tensor, "*n 2"]) -> Float[Tensor, "*n 2"]:
+    """The inverse of ``to_world``."""
+    x, y = points.unbind(-1)
+    return (torch.stack([x, -y], dim=-1) + 0.5) * CANVAS_PX
+
+
 def _levels(picture: UInt8[Tensor, "h w 4"]) -> tuple[Float[Tensor, "1 _h _w 4"], ...]:
     rgba = picture.float() / 255
     premultiplied = torch.cat([rgba[..., :3] * rgba[..., 3:], rgba[..., 3:]], dim=-1)

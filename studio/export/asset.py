@@ -44,7 +44,7 @@ from studio.export.views import pictures, unlit
 from studio.interfaces import Renderer
 from studio.ops.field import Field
 from studio.recipes.config import ExportConfig
-from studio.types import Animation, Cutout, Mesh, Splats
+from studio.types import Animation, Mesh, Splats
 
 _JUDGED_INSTANTS = 8
 
@@ -107,7 +107,7 @@ def export_files(
     for folder in {path.parent for path in paths}:
         check_writable(folder)
     clock = _Stopwatch(progress)
-    if isinstance(asset, Animation) and isinstance(asset.rest, Cutout):
+    if isinstance(asset, Clip):
         written_clip = write_clip(asset, renderer, paths, config, clock.begin)
         return ExportReport(written_clip, None, clock.stop())
     refuse_formats(asset, paths)
@@ -134,6 +134,8 @@ def export_files(
                 assert frames is not None
                 write = write_mp4 if chosen == "mp4" else write_animation
                 write(frames, path)
+            case "svg" | "json":
+                raise AssertionError("refused above")
             case "png":
                 write_contact_sheet(*contact_sheet(asset, renderer, mesh), path)
             case _:

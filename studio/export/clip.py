@@ -7,14 +7,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from studio.cameras import front
+from studio.clipart.drawing import read_drawing
+from studio.clipart.puppet import to_canvas
 from studio.errors import StudioError
+from studio.export.animated_svg import write_animated_svg
 from studio.export.animation import spread
-from studio.export.formats import CLIP, format_of, suffixes
+from studio.export.formats import CLIP, HOLDS_CURVES, format_of, suffixes
 from studio.export.images import to_pixels
+from studio.export.lottie import write_lottie
 from studio.export.pictures import write_animation, write_contact_sheet, write_mp4
+from studio.export.shapes import Clip
+from studio.export.vector import VectorClip, vector_clip
 from studio.export.views import pictures
 from studio.interfaces import Renderer
 from studio.recipes.config import ExportConfig
@@ -24,7 +31,7 @@ _SHEET_FRAMES, _SHEET_SIZE = 12, 192
 
 
 def write_clip(
-    clip: Animation[Cutout],
+    clip: Clip,
     renderer: Renderer[Any],
     paths: Sequence[Path],
     config: ExportConfig,
@@ -40,8 +47,8 @@ def write_clip(
         begin: is told what begins.
 
     Raises:
-        StudioError: a suffix that holds no flat pictures; unwritable folder, full disk; numbers that are not
-            finite.
+        StudioError: a suffix that holds no flat pictures, or curves where the drawing is a picture or gone;
+            unwritable folder, full disk; numbers that are not finite.
     """
     for path in paths:
         if format_of(path) not in CLIP:
@@ -49,14 +56,16 @@ def write_clip(
                 f"cannot export to {path}: .{format_of(path)} holds solid shapes and the scene is clipart. "
                 f"Expected one of {suffixes(of=CLIP)}."
             )
-    if wrong := sum(not bool(frame.vertices.isfinite().all()) for frame in clip.frames):
+    film = clip.film
+    if wrong := sum(not bool(frame.vertices.isfinite().all()) for frame in film.frames):
         raise StudioError(
-            f"{wrong} of the clip's {len(clip.frames)} frames hold numbers that are not finite, expected "
+            f"{wrong} of the clip's {len(film.frames)} frames hold numbers that are not finite, expected "
             "none. Try resuming from an earlier checkpoint with a lower curves_rate_px."
         )
     begin("frames")
-    frames = filmed_clip(clip, renderer, config.turntable_size)
-    rate = len(clip.frames) / clip.seconds
+    frames = _pictures(film, renderer, config.turntable_size)
+    rate = len(film.frames) / film.seconds
+    curves = None if HOLDS_CURVES.isdisjoint(map(format_of, paths)) else _curves(clip)
     for path in paths:
         begin(path.name)
         match format_of(path):
@@ -64,18 +73,31 @@ def write_clip(
                 write_mp4(frames, path, rate)
             case "png":
                 shown = spread(len(frames), _SHEET_FRAMES)
-                labels = [f"{float(clip.times[index]) * clip.seconds:.2f} s" for index in shown]
-                images = filmed_clip(clip, renderer, _SHEET_SIZE)[shown]
+                labels = [f"{float(film.times[index]) * film.seconds:.2f} s" for index in shown]
+                images = _pictures(film, renderer, _SHEET_SIZE)[shown]
                 write_contact_sheet(images, labels, min(len(shown), _SHEET_FRAMES // 2), path)
+            case "svg":
+                assert curves is not None
+                write_animated_svg(curves, path)
+            case "json":
+                assert curves is not None
+                write_lottie(curves, path)
             case _:
                 write_animation(frames, path, rate)
     return tuple(paths)
 
 
-def filmed_clip(clip: Animation[Cutout], renderer: Renderer[Any], size: int) -> NDArray[np.uint8]:
+def _pictures(film: Animation[Cutout], renderer: Renderer[Any], size: int) -> NDArray[np.uint8]:
     """The frames ``[t, size, size, 3]`` over white."""
     camera = front(size, size)
-    device = clip.rest.vertices.device
+    device = film.rest.vertices.device
     return np.concatenate(
-        [to_pixels(pictures(renderer, frame, camera, 1.0, device).rgb) for frame in clip.frames]
+        [to_pixels(pictures(renderer, frame, camera, 1.0, device).rgb) for frame in film.frames]
     )
+
+
+def _curves(clip: Clip) -> VectorClip:
+    film = clip.film
+    frames = torch.stack([to_canvas(frame.vertices) for frame in film.frames])
+    drawing = read_drawing(clip.source, _SHEET_SIZE)
+    return vector_clip(drawing, clip.sheet, frames, range(len(frames)), film.seconds, film.loops)

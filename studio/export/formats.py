@@ -23,6 +23,8 @@ _NAMES: dict[AssetFormat, str] = {
     "mp4": "turntable.mp4",
     "gif": "turntable.gif",
     "webp": "turntable.webp",
+    "svg": "animation.svg",
+    "json": "animation.json",
     "png": "contact_sheet.png",
 }
 
@@ -33,7 +35,8 @@ TURNTABLE: frozenset[AssetFormat] = frozenset(("mp4", "gif", "webp"))
 HOLDS_MOTION: frozenset[AssetFormat] = frozenset(("glb", "usdz", "ply", "mp4", "gif", "webp", "png"))
 
 
-CLIP: frozenset[AssetFormat] = frozenset(("mp4", "gif", "webp", "png"))
+HOLDS_CURVES: frozenset[AssetFormat] = frozenset(("svg", "json"))
+CLIP: frozenset[AssetFormat] = frozenset(("mp4", "gif", "webp", "svg", "json", "png"))
 """What clipart in motion is written as."""
 
 

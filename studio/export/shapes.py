@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from pathlib import Path
+
 import torch
 from typing_extensions import assert_never
 
+from studio.clipart.sheet import Sheet
 from studio.ops.field import Field
 from studio.types import Animation, Cutout, Mesh, Splats
 
@@ -12,8 +16,21 @@ Asset = Splats | Mesh | Field
 """Splats, a textured mesh, a surface with colours at its vertices, a radiance field."""
 Moving = Animation[Splats] | Animation[Mesh]
 """The same in motion, but for fields."""
-Clip = Animation[Cutout]
-"""Clipart in motion."""
+
+
+@dataclass(frozen=True)
+class Clip:
+    """Clipart in motion.
+
+    Attributes:
+        film: its frames.
+        sheet: the drawing's, at rest.
+        source: the drawing's file, whose curves vector formats show.
+    """
+
+    film: Animation[Cutout]
+    sheet: Sheet
+    source: Path
 
 
 def device_of(asset: Asset | Moving) -> torch.device:

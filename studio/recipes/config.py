@@ -854,7 +854,9 @@ def _refuse_unmovable(before: SceneConfig, after: SceneConfig) -> None:
         )
 
 
-AssetFormat = Literal["glb", "obj", "stl", "usdz", "3mf", "ply", "splat", "spz", "mp4", "gif", "webp", "png"]
+AssetFormat = Literal[
+    "glb", "obj", "stl", "usdz", "3mf", "ply", "splat", "spz", "mp4", "gif", "webp", "svg", "json", "png"
+]
 
 
 @dataclass(frozen=True, kw_only=True, config=_CONFIG)
@@ -862,7 +864,8 @@ class ExportConfig:
     """Which files the finished run leaves."""
 
     formats: tuple[AssetFormat, ...] = ("glb", "ply", "mp4", "png")
-    """Mesh: glb, obj, stl, usdz, 3mf. Splats: ply, splat, spz. Turntable: mp4, gif, webp. Sheet: png."""
+    """Mesh: glb, obj, stl, usdz, 3mf. Splats: ply, splat, spz. Turntable: mp4, gif, webp. Sheet: png. Clipart
+    alone: svg that moves by itself, json for Lottie; its mp4, gif and webp are the clip."""
     mesh_faces: Annotated[int, Field(ge=100, le=2_000_000)] = 20_000
     """Budget of the mesh."""
     texture_size: Annotated[int, Field(ge=64, le=8192)] = 1024
@@ -967,11 +970,19 @@ class Recipe:
     @model_validator(mode="after")
     def _formats_hold_the_scene(self) -> Recipe:
         kind = _at_rest(self.stages[-1].scene).kind
-        solid = [name for name in self.export.formats if name not in ("mp4", "gif", "webp", "png")]
+        flat = [name for name in self.export.formats if name in ("svg", "json")]
+        if kind != "clipart" and flat:
+            raise ValueError(
+                f"export.formats has {', '.join(flat)}, which hold flat drawings, and the last scene is of "
+                f"kind '{kind}'; expected formats among glb, obj, stl, usdz, 3mf, mp4, gif, webp and png"
+            )
+        solid = [
+            name for name in self.export.formats if name not in ("mp4", "gif", "webp", "svg", "json", "png")
+        ]
         if kind == "clipart" and solid:
             raise ValueError(
                 f"export.formats has {', '.join(solid)}, which hold solid shapes, and the last scene is "
-                "clipart; expected formats among mp4, gif, webp and png"
+                "clipart; expected formats among mp4, gif, webp, svg, json and png"
             )
         wrong = [name for name in self.export.formats if name in ("ply", "splat", "spz")]
         if kind != "gaussians" and wrong:

@@ -39,7 +39,7 @@ from studio.run.events import EventLog
 from studio.run.metrics import Figure, combined, final_metrics
 from studio.run.optimize import LoopState, initial_state, optimize
 from studio.run.views import clip_cameras, detached, drawn, side_cameras
-from studio.scenes.clipart import Clipart
+from studio.scenes.clipart import Clipart, drawing_file
 from studio.scenes.deformation import Deformable
 from studio.scenes.kinds import AnyScene, scene_from_state
 from studio.types import RenderOutput, StepReport
@@ -166,8 +166,8 @@ class Run:
         scene, export = self.scene(particle), self.recipe.export
         if isinstance(scene, Clipart):
             with torch.no_grad():
-                clip: Clip = detached(scene.animation(export.motion_frames, export.motion_seconds))
-            return clip
+                film = detached(scene.animation(export.motion_frames, export.motion_seconds))
+            return Clip(film, scene.puppet.sheet, drawing_file(scene.config))
         if not isinstance(scene, Deformable):
             return self.primitives(particle)
         with torch.no_grad():

@@ -120,13 +120,23 @@ class Clipart:
         return Clipart(Puppet.from_state(state), state[_CURVES], config)
 
 
+def drawing_file(config: ClipartConfig) -> Path:
+    """Where the drawing of a recipe is.
+
+    Raises:
+        StudioError: it names no file, and no drawing that ships with the studio.
+    """
+    path = Path(config.path)
+    return path if path.suffix else clipart(config.path)
+
+
 def puppet_of(config: ClipartConfig) -> Puppet:
     """The drawing of a recipe on its strings.
 
     Raises:
         StudioError: the file is no drawing, or shows nothing.
     """
-    path = Path(config.path) if Path(config.path).suffix else clipart(config.path)
+    path = drawing_file(config)
     stamp = path.stat().st_mtime_ns if path.is_file() else 0
     return _puppet(path, stamp, config.texture_size, config.edge_px, config.margin_px)
 

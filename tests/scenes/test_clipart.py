@@ -81,7 +81,9 @@ def test_flips_are_what_a_loop_over_triangles_finds(crab: Clipart) -> None:
         (posed,), rest = scene.puppet.deform(scene.keypoints(time)), scene.puppet.sheet.vertices
     total = 0.0
     for face in scene.puppet.sheet.faces:
-        now, before = (float(torch.linalg.det(points[face[1:]] - points[face[0]])) for points in (posed, rest))
+        now, before = (
+            float(torch.linalg.det(points[face[1:]] - points[face[0]])) for points in (posed, rest)
+        )
         total += max(0.0, 0.2 - now / before) ** 2
     expected = total / len(scene.puppet.sheet.faces)
     assert expected > 0.01

@@ -1,0 +1,95 @@
+"""Clipart through the loop: from a drawing and a prompt to files that play."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+import torch
+from PIL import Image, ImageSequence
+
+from studio.errors import StudioError
+from studio.recipes.config import Recipe
+from studio.recipes.load import load
+from studio.run.build import BuiltStage, build_stages
+from studio.run.build_prior import build_prior
+from studio.run.checkpoint import save
+from studio.run.optimize import initial_state, optimize
+from tests.conftest import Said
+from tests.run.tiny import resumed
+
+CPU = torch.device("cpu")
+LINES = (
+    "stages.0.steps=6",
+    "stages.0.resolution=16",
+    "stages.0.instants.count=3",
+    "stages.0.scene.texture_size=64",
+    "stages.0.scene.edge_px=24.0",
+    "export.motion_frames=8",
+    "export.turntable_size=48",
+)
+
+
+def clipart_recipe(prompt: str = "the crab is dancing", *overrides: str) -> Recipe:
+    return load("aniclipart", prompt, [*LINES, *overrides])
+
+
+def test_a_run_resumes_bit_for_bit(tmp_path: Path) -> None:
+    recipe = clipart_recipe()
+
+    def built(recipe: Recipe) -> tuple[BuiltStage, ...]:
+        return build_stages(recipe, build_prior(recipe, CPU).prior)
+
+    whole = initial_state(recipe, CPU)
+    losses = [report.losses for report in optimize(recipe, built(recipe), whole)]
+    assert losses[0].keys() == {"sds", "bones", "flips"}
+    second = resumed(recipe, built, 3, tmp_path / "half")
+    paths = [save(state, tmp_path / name) for state, name in ((whole, "whole"), (second, "resumed"))]
+    assert paths[0].read_bytes() == paths[1].read_bytes()
+
+
+def test_from_a_drawing_to_files_that_play(studio_command: Callable[..., Said], tmp_path: Path) -> None:
+    sets = [word for line in LINES for word in ("--set", line)]
+    formats = ("--set", "export.formats=['gif','webp','mp4','svg','json','png']")
+    said = studio_command("animate", "crab", "the crab jumps", "--output", str(tmp_path), *sets, *formats)
+    assert said.code == 0, said.err
+    assert "the exact motion prior: of its gestures the prompt names jump" in said.out
+    (run,) = tmp_path.iterdir()
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert metrics["nearest_motion"] and metrics["travel_px"] > 0
+    assets = run / "assets"
+    for name in ("turntable.gif", "turntable.webp"):
+        with Image.open(assets / name) as film:
+            durations = []
+            for frame in ImageSequence.Iterator(film):
+                frame.load()  # a .webp tells how long a frame takes once it is read
+                durations.append(frame.info["duration"])
+            assert len(durations) == 8 and sum(durations) == 2000
+    svg = ElementTree.fromstring((assets / "animation.svg").read_text())  # noqa: S314  (our own)
+    assert any(element.tag.endswith("animate") for element in svg.iter())
+    lottie = json.loads((assets / "animation.json").read_text())
+    assert lottie["op"] - lottie["ip"] == 8 and (lottie["op"] - lottie["ip"]) / lottie["fr"] == 2.0
+    # Nothing of it is solid.
+    refused = studio_command("export", str(run), str(tmp_path / "crab.glb"))
+    assert refused.code == 1 and ".glb holds solid shapes and the scene is clipart" in refused.err
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (("export.formats=['glb']",), "hold solid shapes, and the last scene is clipart"),
+        (("stages.0.cameras={kind='fixed_set'}",), "expected cameras.kind = 'front' for clipart"),
+        (("stages.0.scene.path='crabb'",), "no clipart 'crabb'.*Did you mean 'crab'"),
+        (("stages.0.scene.path='crab.tiff'",), "suffix '.tiff', expected one of"),
+        (("stages.0.instants={kind='frames',count=3}",), "instants.kind = 'clip'"),
+        (("stages.0.steps=6",), "names no motion that is known"),
+    ],
+)
+def test_what_cannot_be_animated_is_refused(lines: tuple[str, ...], message: str) -> None:
+    with pytest.raises(StudioError, match=message):
+        recipe = clipart_recipe("an emoji of a crab", *lines)
+        initial_state(recipe, CPU)
+        build_stages(recipe, build_prior(recipe, CPU).prior)

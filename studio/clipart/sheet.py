@@ -88,7 +88,7 @@ def sheet_of(
     else:
         points = _given_keypoints(keypoints, distance)
         pairs = _tree_over(points) if bones is None else _forest(bones, len(points))
-    vertices, faces = _triangulated(distance, points, edge_px)
+    vertices, faces = _triangulated(silhouette, distance, points, edge_px)
     return Sheet(
         torch.from_numpy(vertices).float(),
         torch.from_numpy(faces),
@@ -235,7 +235,9 @@ def _forest(bones: Tensor, keypoints: int) -> Int[Tensor, "b 2"]:
 # ---------------------------------------------------------------------------------------------- triangles
 
 
-def _triangulated(distance: Array, keypoints: Array, edge_px: float) -> tuple[Array, npt.NDArray[np.int64]]:
+def _triangulated(
+    silhouette: Mask, distance: Array, keypoints: Array, edge_px: float
+) -> tuple[Array, npt.NDArray[np.int64]]:
     """Vertices, the keypoints first, and faces: a Delaunay triangulation of outline and hexagonal grid."""
     from scipy.spatial import Delaunay
 
@@ -258,6 +260,9 @@ def _triangulated(distance: Array, keypoints: Array, edge_px: float) -> tuple[Ar
     inside &= (_at(distance, middles).reshape(-1, 3) > -0.1 * edge_px).all(-1)
     longest = np.linalg.norm(corners - np.roll(corners, 1, axis=1), axis=-1).max(-1)
     inside &= np.abs(_areas(corners)) > FLATTEST * longest**2
+    # Nothing that is drawn falls through the sheet.
+    drawn = delaunay.find_simplex((np.argwhere(silhouette)[:, ::-1] + 0.5) / _GRID)
+    inside[drawn[drawn >= 0]] = True
     # A keypoint keeps a triangle even where the sheet is too narrow for one.
     for number in np.setdiff1d(np.arange(len(keypoints)), faces[inside]):
         around = np.flatnonzero((faces == number).any(-1))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+
 import pytest
 import torch
 from torch import Tensor
 
 from studio.cameras import frame_times, front
-from studio.clipart.gestures import GESTURES
+from studio.clipart.drawing import Drawing
+from studio.clipart.gestures import GESTURES, performances
 from studio.clipart.puppet import Puppet
 from studio.clipart.sheet import Sheet
 from studio.errors import StudioError
@@ -20,8 +23,6 @@ FRAMES, SIZE = 3, 16
 
 def puppet() -> Puppet:
     """A coloured square on two keypoints a side."""
-    from studio.clipart.drawing import Drawing
-
     y, x = torch.meshgrid(torch.arange(32), torch.arange(32), indexing="ij")
     inside = ((x - 15.5).abs() < 8) & ((y - 15.5).abs() < 10)
     rgba = torch.stack([8 * x, 8 * y, 0 * x + 90, 255 * inside], dim=-1).to(torch.uint8)
@@ -35,22 +36,29 @@ def puppet() -> Puppet:
     return Puppet.of(Drawing(rgba, (), "square"), sheet)
 
 
+@functools.cache
+def drawn() -> tuple[Tensor, Tensor]:
+    """Every performance, drawn here: colours over black and coverage, [k t _ h w]."""
+    figure, renderer, camera = puppet(), CutoutRenderer(), front(SIZE, SIZE)
+    rgb, alpha = [], []
+    for gesture in GESTURES:
+        for performance in performances(gesture):
+            places = [performance(figure.keypoints, time) for time in frame_times(FRAMES).tolist()]
+            seen = [renderer(each, camera, torch.zeros(1, 3)) for each in figure.posed(torch.stack(places))]
+            rgb.append(torch.cat([each.rgb for each in seen]))
+            alpha.append(torch.cat([each.alpha for each in seen]))
+    return torch.stack(rgb), torch.stack(alpha)
+
+
+def clips(background: Tensor) -> Tensor:
+    """Every performance over a background for each frame, [k t 3 h w] in -1 to 1."""
+    rgb, alpha = drawn()
+    return 2 * (rgb + (1 - alpha) * background[:, :, None, None]) - 1
+
+
 @pytest.fixture(scope="module")
 def prior() -> ClipPrior:
     return ClipPrior(puppet(), FRAMES, SIZE, std=0.3)
-
-
-def clips(prior: ClipPrior, background: Tensor) -> Tensor:
-    """Every performance, drawn here: [k t 3 h w] in -1 to 1."""
-    figure, renderer = puppet(), CutoutRenderer()
-    drawn = [
-        [
-            renderer(figure.posed(performance(figure.keypoints, time)[None])[0], front(SIZE, SIZE), behind)
-            for time, behind in zip(frame_times(FRAMES).tolist(), background.split(1), strict=True)
-        ]
-        for performance in prior.performances
-    ]
-    return torch.stack([2 * torch.cat([frame.rgb for frame in clip]) - 1 for clip in drawn])
 
 
 @pytest.mark.parametrize("prompt", ["the square jumps and waves", ""])
@@ -68,7 +76,7 @@ def test_the_score_is_the_slope_of_the_log_density(prior: ClipPrior, prompt: str
     variance = (alpha * prior.std).square() + sigma.square()
     for clip in range(2):
         rows = slice(clip * FRAMES, (clip + 1) * FRAMES)
-        means = clips(prior, background[rows]).double()
+        means = clips(background[rows]).double()
         x = x_t[rows].double().requires_grad_()
         logs = weights.log() - ((x - alpha[rows] * means).square() / (2 * variance[rows])).flatten(1).sum(1)
         (slope,) = torch.autograd.grad(torch.logsumexp(logs, 0), x)
@@ -86,7 +94,7 @@ def test_a_prompt_weighs_gestures_alike_however_many_members_they_have(prior: Cl
 
 
 def test_the_nearest_performance_is_the_one_that_is_shown(prior: ClipPrior) -> None:
-    truths = (clips(prior, torch.ones(FRAMES, 3)) + 1) / 2
+    truths = (clips(torch.ones(FRAMES, 3)) + 1) / 2
     for index in (0, 7, 20, len(truths) - 1):
         likeness = prior.nearest(truths[index])
         assert likeness.performance == prior.performances[index] and likeness.psnr_db > 40

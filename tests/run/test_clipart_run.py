@@ -40,8 +40,10 @@ def clipart_recipe(prompt: str = "the crab is dancing", *overrides: str) -> Reci
 def test_a_run_resumes_bit_for_bit(tmp_path: Path) -> None:
     recipe = clipart_recipe()
 
+    prior = build_prior(recipe, CPU).prior  # which remembers nothing but its own pictures
+
     def built(recipe: Recipe) -> tuple[BuiltStage, ...]:
-        return build_stages(recipe, build_prior(recipe, CPU).prior)
+        return build_stages(recipe, prior)
 
     whole = initial_state(recipe, CPU)
     losses = [report.losses for report in optimize(recipe, built(recipe), whole)]
@@ -74,7 +76,7 @@ def test_from_a_drawing_to_files_that_play(studio_command: Callable[..., Said], 
     assert lottie["op"] - lottie["ip"] == 8 and (lottie["op"] - lottie["ip"]) / lottie["fr"] == 2.0
     # Nothing of it is solid.
     refused = studio_command("export", str(run), str(tmp_path / "crab.glb"))
-    assert refused.code == 1 and ".glb holds solid shapes and the scene is clipart" in refused.err
+    assert refused.code == 2 and ".glb holds solid shapes and the scene is clipart" in refused.err
 
 
 @pytest.mark.parametrize(

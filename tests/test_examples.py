@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 import importlib.util
+import socket
 import sys
+import threading
+import time
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+import uvicorn
+from PIL import Image
+
+from studio.jobs.queue import Queue
+from studio.jobs.worker import Worker
+from studio.web.app import build
+from studio.web.options import Options
+from tests.conftest import QUICK_RECIPE
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -48,6 +59,32 @@ def test_your_own_models(tmp_path: Path) -> None:
 
 def test_stop_and_resume(tmp_path: Path) -> None:
     assert example("05_stop_and_resume").main(steps=4, resolution=32, output=tmp_path)
+
+
+def test_the_app_as_a_service(tmp_path: Path, models: Path, quick_recipe: Path) -> None:
+    prior = f"prior = {{ kind = 'library', folder = '{models}' }}\n"
+    quick_recipe.write_text(QUICK_RECIPE.replace("\n", f"\n{prior}", 1))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    options = Options(tmp_path / "workspace", port=port, presets=(str(quick_recipe),))
+    server = uvicorn.Server(uvicorn.Config(build(options), port=port, log_level="error"))
+    worker, stop = Worker(Queue(options.workspace), "w"), threading.Event()
+    threads = [threading.Thread(target=server.run), threading.Thread(target=worker.work, args=(stop.is_set,))]
+    for thread in threads:
+        thread.start()
+    try:
+        while not server.started:
+            time.sleep(0.05)
+        main = example("06_the_app_as_a_service").main
+        sheet = main("a red cube", str(quick_recipe), f"http://127.0.0.1:{port}", tmp_path / "sheet.png")
+    finally:
+        server.should_exit = True
+        stop.set()
+        for thread in threads:
+            thread.join()
+    with Image.open(sheet) as picture:
+        assert picture.format == "PNG"
 
 
 def test_every_example_is_run_here() -> None:

@@ -24,7 +24,7 @@ from studio.evaluate.page import Cell, ClipNames, Group, page
 from studio.export.files import check_writable, write_bytes
 from studio.interfaces import Prior, TunablePrior
 from studio.priors.library import LibraryPrior
-from studio.recipes.config import Recipe, SmallPriorConfig
+from studio.recipes.config import LibraryPriorConfig, Recipe, SmallPriorConfig
 from studio.recipes.guidance import GuidanceConfig, InvertedNoise, SdiConfig, TrainedCriticConfig
 from studio.recipes.ramps import Ramp, value_at
 from studio.run.build import build_device
@@ -207,16 +207,9 @@ class Comparison:
         Raises:
             StudioError: the folder cannot be written to.
         """
-        groups = self.groups
-        kinds = f"{len(self._methods)} method{'s' * (len(self._methods) > 1)}"
         judge = next(iter(self._judges.values()), None)
-        text = page(
-            f"Score distillation: {kinds} side by side",
-            [f"torch {torch.__version__}, {torch.get_num_threads()} threads, {platform.machine()}"],
-            groups,
-            summary(groups),
-            None if judge is None else ClipNames(judge.clip.name, judge.pool.name),
-        )
+        names = None if judge is None else ClipNames(judge.clip.name, judge.pool.name)
+        text = _page(self.groups, len(self._methods), names)
         path = self._output / "index.html"
         write_bytes(path, text.encode())
         return path
@@ -261,8 +254,7 @@ class Comparison:
     def _own_scale(self, base: Recipe, chosen: ChosenPrior) -> float | None:
         if not isinstance(chosen.prior, LibraryPrior) and not isinstance(base.prior, SmallPriorConfig):
             return None
-        own: Ramp = getattr(base.stages[0].guidance[0].method, "cfg_scale", 1.0)
-        return value_at(own, 1.0)
+        return _last_scale(base)
 
     def _empty_group(self, base: Recipe, chosen: ChosenPrior) -> Group:
         stage = base.stages[-1]
@@ -272,7 +264,7 @@ class Comparison:
         whose = "" if scales == (None,) else " for every method that can take it"
         notes = [
             f"{chosen.reason}.",
-            f"Preset {base.preset}: {base.total_steps} steps, in the end at {size}².",
+            _budget(base),
             f"Guidance scale: {said}{whose}.",
         ]
         training = _critic_training(base, chosen.prior)
@@ -306,6 +298,64 @@ class Comparison:
     def _show(self, index: int, cell: Cell) -> None:
         group = self._groups[index]
         self._groups[index] = replace(group, cells=(*group.cells, cell))
+
+
+def recipes_to_compare(base: Recipe, methods: Sequence[str]) -> list[Recipe]:
+    """The base with each method, put to the prior that the base names as a ``Comparison`` would.
+
+    Raises:
+        StudioError: an unknown method.
+    """
+    scale: float | None = _last_scale(base)
+    training = CriticTraining.AS_PUBLISHED
+    match base.prior:
+        case LibraryPriorConfig():
+            training = CriticTraining.FROM_NOTHING
+        case SmallPriorConfig():
+            training = CriticTraining.BRIEFLY
+        case _:
+            scale = None
+    return [_with_method(base, adapted(method_of_kind(kind), scale, training)) for kind in methods]
+
+
+def page_of(runs: Sequence[Run]) -> str:
+    """The page about runs of ``recipes_to_compare`` that were taken elsewhere.
+
+    Raises:
+        StudioError: their prior cannot be had.
+    """
+    base = runs[0].recipe
+    chosen = build_prior(base, build_device(base))
+    size = base.stages[-1].resolution_at(1.0)
+    truths = (
+        truths_of(base.prompt, chosen.prior, size, None) if isinstance(chosen.prior, LibraryPrior) else ()
+    )
+    endings = ["" if run.metrics() else f"stopped at step {run.step}" for run in runs]
+    cells = tuple(
+        cell_of(run, truths, None, len(runs), ending) for run, ending in zip(runs, endings, strict=True)
+    )
+    group = Group(base.prompt, base.seed, (f"{chosen.reason}.", _budget(base)), truths, cells)
+    return _page([group], len(runs))
+
+
+def _page(groups: Sequence[Group], methods: int, names: ClipNames | None = None) -> str:
+    return page(
+        f"Score distillation: {methods} method{'s' * (methods > 1)} side by side",
+        [f"torch {torch.__version__}, {torch.get_num_threads()} threads, {platform.machine()}"],
+        groups,
+        summary(groups),
+        names,
+    )
+
+
+def _budget(base: Recipe) -> str:
+    size = base.stages[-1].resolution_at(1.0)
+    return f"Preset {base.preset}: {base.total_steps} steps, in the end at {size}²."
+
+
+def _last_scale(base: Recipe) -> float:
+    own: Ramp = getattr(base.stages[0].guidance[0].method, "cfg_scale", 1.0)
+    return value_at(own, 1.0)
 
 
 def _with_method(base: Recipe, method: GuidanceConfig) -> Recipe:

@@ -13,7 +13,7 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp
 
 from studio.errors import StudioError
-from studio.web import api, asset, batch, create, files, gallery, watch
+from studio.web import api, asset, batch, compare, create, files, gallery, watch
 from studio.web.clients import Gate
 from studio.web.desk import Desk
 from studio.web.options import Options
@@ -23,6 +23,7 @@ _PAGES = {
     "Asset": asset.page,
     "Gallery": gallery.page,
     "Batch": batch.page,
+    "Compare": compare.page,
 }
 """Beside Create, by what the navigation calls them."""
 _GOODBYE_S = 2

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO, Literal
 
 from studio.errors import StudioError
+from studio.evaluate.compare import recipes_to_compare
 from studio.export.formats import FORMATS, asset_paths
 from studio.jobs.queue import Job, Queue, State
 from studio.prompts import slug
@@ -25,7 +26,7 @@ from studio.web.packing import pack
 from studio.web.tables import recipes_of
 
 Action = Literal["cancel", "pause", "resume", "retry"]
-_EXPORT_TIMEOUT_S = 900.0
+_LONGEST_S = 900.0
 _SUBMISSIONS_A_MINUTE = 30
 _EXPORTS_A_MINUTE = 10
 
@@ -42,7 +43,7 @@ class Desk:
         self.queue = Queue(options.workspace.absolute(), most_waiting=options.most_waiting)
         self._submissions = RateLimit(_SUBMISSIONS_A_MINUTE, 60.0, "submissions")
         self._exports = RateLimit(_EXPORTS_A_MINUTE, 60.0, "exports")
-        self._exporting = threading.Lock()
+        self._busy = threading.Lock()
 
     # --------------------------------------------------------------------------------------------- looking
 
@@ -145,6 +146,36 @@ class Desk:
         self.submit_all(recipes_of(data, name, self.options), client, [tag])
         return tag
 
+    def compare(self, form: Form, methods: Sequence[str], client: str | None) -> str:
+        """Put a run for each guidance method into the queue; returns the tag that they have in common.
+
+        Raises:
+            StudioError: there are fewer than two methods, or as ``submit``.
+        """
+        methods = list(dict.fromkeys(methods))
+        if len(methods) < 2:
+            raise StudioError(f"{len(methods)} methods are chosen; expected two or more.")
+        tag = f"compare-{slug(form.prompt)[:30]}-{secrets.token_hex(2)}"
+        self.submit_all(recipes_to_compare(form.recipe(self.options), methods), client, [tag])
+        return tag
+
+    def comparison(self, tag: str, client: str | None) -> Path:
+        """The page that shows a tag's runs side by side, written now if it is not there.
+
+        Raises:
+            StudioError: there are none, some are not over, or it is too soon.
+        """
+        jobs = self.tagged(tag, client)
+        path = self.queue.workspace / "comparisons" / f"{slug(tag)}.html"
+        if not path.is_file():
+            left = sum(job.state in (State.QUEUED, State.RUNNING, State.PAUSED) for job in jobs)
+            folders = [job.folder for job in jobs if job.folder.is_dir()]
+            if left or not folders:
+                raise StudioError(f"{left} of {len(jobs)} runs are not over; wait for them, or cancel them.")
+            self._exports.take(jobs[0].client)
+            self._elsewhere("Writing the page", "studio.web.comparing", path, *folders)
+        return path
+
     def again(self, number: int, client: str | None, other_seed: bool) -> Job:
         """Make the same once more, from another seed if wished.
 
@@ -216,20 +247,22 @@ class Desk:
         if job.state is State.RUNNING or not job.folder.is_dir():
             raise StudioError(f"Job {number} is {job.state.value}; expected one that is over or paused.")
         self._exports.take(job.client)
-        command = [sys.executable, "-m", "studio.cli", "export", str(job.folder), str(path)]
-        with self._exporting:
+        self._elsewhere(f"Writing .{wanted}", "studio.cli", "export", job.folder, path)
+        return path
+
+    def _elsewhere(self, what: str, module: str, *words: str | Path) -> None:
+        """Let another process do what takes long, one at a time; no word of its command is a client's."""
+        command = [sys.executable, "-m", module, *map(str, words)]
+        with self._busy:
             try:
-                done = subprocess.run(  # noqa: S603  (our own program; no word of it is a client's)
-                    command, capture_output=True, text=True, timeout=_EXPORT_TIMEOUT_S, check=False
+                done = subprocess.run(  # noqa: S603  (our own program)
+                    command, capture_output=True, text=True, timeout=_LONGEST_S, check=False
                 )
             except subprocess.TimeoutExpired as error:
-                raise StudioError(
-                    f"Writing .{wanted} took over {_EXPORT_TIMEOUT_S:g} s; it was ended."
-                ) from error
+                raise StudioError(f"{what} took over {_LONGEST_S:g} s; it was ended.") from error
         if done.returncode:
             said = done.stderr.strip().splitlines() or ["it gave no reason"]
-            raise StudioError(f"Writing .{wanted} failed: {said[-1].removeprefix('studio: ')}")
-        return path
+            raise StudioError(f"{what} failed: {said[-1].removeprefix('studio: ')}")
 
     def submit_all(
         self, recipes: Sequence[Recipe], client: str | None, tags: Sequence[str] = ()

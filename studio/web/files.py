@@ -58,6 +58,13 @@ def add_routes(app: FastAPI, desk: Desk) -> None:
         headers = {"content-disposition": f'attachment; filename="{slug(tag)}.zip"'}
         return StreamingResponse(packed, media_type="application/zip", headers=headers)
 
+    @app.get("/comparisons/{tag}", include_in_schema=False)
+    def comparison(tag: str, request: Request) -> Response:
+        try:
+            return FileResponse(desk.comparison(tag, client_of(request.scope)))
+        except StudioError as error:
+            return PlainTextResponse(str(error), 404)
+
     @app.get("/presets/{name}", include_in_schema=False)
     def preset_file(name: str) -> Response:
         path = preset_picture(name) if name in desk.options.presets else None

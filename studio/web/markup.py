@@ -114,6 +114,14 @@ def archive(tag: str) -> str:
     )
 
 
+def comparison(tag: str) -> str:
+    """The page about a comparison, kept apart from ours."""
+    return (
+        f'<div class="studio-page"><iframe src="comparisons/{text(tag)}" sandbox="allow-scripts" '
+        'title="Methods side by side"></iframe></div>'
+    )
+
+
 def _card(job: Job, page: str) -> str:
     has_picture = latest_preview(job.folder) is not None
     picture = (

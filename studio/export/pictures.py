@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from studio.errors import StudioError
 from studio.export.files import replacing
 
-FRAMES_PER_SECOND = 24
+FRAMES_PER_SECOND = 24.0
 _LABEL_HEIGHT = 14
 
 

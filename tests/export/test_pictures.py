@@ -24,7 +24,7 @@ def moving_bar(frames: int, height: int, width: int) -> np.ndarray:
 @pytest.mark.parametrize(("height", "width"), [(64, 96), (65, 97)])
 def test_mp4_read_back(tmp_path: Path, height: int, width: int) -> None:
     frames = moving_bar(12, height, width)
-    write_mp4(frames, tmp_path / "a.mp4", frames_per_second=24)
+    write_mp4(frames, tmp_path / "a.mp4", frames_per_second=24.0)
     read = imageio.imread(tmp_path / "a.mp4")
     assert read.shape == (12, 64, 96, 3)
     assert np.abs(read.astype(float) - frames[:, :64, :96]).mean() < 4
@@ -35,7 +35,7 @@ def test_mp4_read_back(tmp_path: Path, height: int, width: int) -> None:
 @pytest.mark.parametrize("suffix", [".gif", ".webp"])
 def test_animations_read_back(tmp_path: Path, suffix: str) -> None:
     frames = moving_bar(6, 40, 60)
-    write_animation(frames, tmp_path / f"a{suffix}", frames_per_second=20)
+    write_animation(frames, tmp_path / f"a{suffix}", frames_per_second=20.0)
     with Image.open(tmp_path / f"a{suffix}") as animation:
         assert animation.n_frames == 6 and animation.info["loop"] == 0
         for index in range(6):

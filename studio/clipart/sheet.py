@@ -126,24 +126,47 @@ def _distance(silhouette: Mask, margin_px: float) -> Array:
 
 
 def _bridged(mask: Mask) -> Mask:
-    """The mask with strips between its parts, from each to the nearest, until it is one."""
+    """The mask with strips between its parts: the shortest that make it one."""
     from scipy import ndimage
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import minimum_spanning_tree
 
     labels, count = ndimage.label(mask, structure=np.ones((3, 3)))
-    rows, columns = np.indices(mask.shape)
-    while count > 1:
-        # The part that is farthest down the list joins whatever is nearest to it.
-        part = labels == count
-        away, (row_there, column_there) = ndimage.distance_transform_edt(~(mask & ~part), return_indices=True)
-        here = np.unravel_index(int(np.where(part, away, np.inf).argmin()), mask.shape)
-        start = np.array(here, dtype=float)
-        step = np.array([row_there[here], column_there[here]]) - start
-        along = ((rows - start[0]) * step[0] + (columns - start[1]) * step[1]) / max(float(step @ step), 1.0)
-        along = along.clip(0.0, 1.0)
-        off = np.hypot(rows - start[0] - along * step[0], columns - start[1] - along * step[1])
-        mask = mask | (off <= BRIDGE_PX / 2 * _GRID)
-        labels, count = ndimage.label(mask, structure=np.ones((3, 3)))
-    return mask
+    if count == 1:
+        return mask
+    away, nearest = ndimage.distance_transform_edt(~mask, return_indices=True)
+    nearest = nearest.reshape(2, -1).T
+    owner = labels[nearest[:, 0], nearest[:, 1]] - 1
+    # Parts are neighbours where cells side by side are nearest to one and to the other.
+    cells = np.arange(mask.size).reshape(mask.shape)
+    beside = np.concatenate(
+        [
+            np.stack([cells[:, :-1].ravel(), cells[:, 1:].ravel()], -1),
+            np.stack([cells[:-1].ravel(), cells[1:].ravel()], -1),
+        ]
+    )
+    border = beside[owner[beside[:, 0]] != owner[beside[:, 1]]]
+    border = border[np.argsort(away.ravel()[border].sum(-1), kind="stable")]
+    pairs = np.sort(owner[border], axis=-1)
+    _, closest = np.unique(pairs, axis=0, return_index=True)
+    rows, columns = pairs[closest].T
+    tree = minimum_spanning_tree(coo_array((closest + 1.0, (rows, columns)), (count, count)).tocsr())
+    bridged: Mask = mask.copy()
+    for rank in np.sort(tree.data).astype(int):
+        _add_strip(bridged, *nearest[border[rank - 1]].astype(float))
+    return bridged
+
+
+def _add_strip(mask: Mask, start: Array, end: Array) -> None:
+    """Sets the cells around the line between two cells (row, column)."""
+    half = BRIDGE_PX / 2 * _GRID
+    low = np.maximum(np.minimum(start, end) - half, 0).astype(int)
+    high = np.minimum(np.maximum(start, end) + half + 1, mask.shape).astype(int)
+    window = tuple(slice(first, last) for first, last in zip(low, high, strict=True))
+    offset = np.moveaxis(np.mgrid[window], 0, -1) - start
+    step = end - start
+    along = (offset @ step / max(float(step @ step), 1.0)).clip(0.0, 1.0)
+    mask[window] |= np.linalg.norm(offset - along[..., None] * step, axis=-1) <= half
 
 
 def _at(distance: Array, points: Array) -> Array:

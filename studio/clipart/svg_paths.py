@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 Box = tuple[float, float, float, float]
 """x, y, width, height."""
 
-MAX_SEGMENTS = 200_000
 # What every element hands down to its children, and its value where nobody says.
 _INHERITED = {
     "fill": "black", "fill-opacity": "1", "fill-rule": "nonzero", "stroke": "none", "stroke-width": "1",

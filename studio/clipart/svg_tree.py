@@ -19,6 +19,8 @@ MAX_BYTES = 5_000_000
 MAX_DEPTH = 100
 MAX_DRAWN = 20_000
 """Elements, counting what ``use``, masks, clips and patterns refer to as often as they do."""
+MAX_PATH_LENGTH = 500_000
+"""Characters of one path: the time to draw it can grow with their square."""
 MAX_ENTITY_LENGTH = 100
 """Characters; drawing programs abbreviate the addresses of namespaces."""
 
@@ -144,6 +146,11 @@ class _Reader:
             )
         if self._elements > 10 * MAX_DRAWN:
             raise StudioError(f"{self.name} has more than {10 * MAX_DRAWN} elements: simplify it.")
+        if len(attributes.get("d", "")) > MAX_PATH_LENGTH:
+            raise StudioError(
+                f"{self.name} has a path of {len(attributes['d'])} characters, expected at most "
+                f"{MAX_PATH_LENGTH}: simplify it, or export the drawing as PNG."
+            )
         if self._skip_from is not None:
             return
         namespace, _, local = tag.rpartition("}")

@@ -194,6 +194,7 @@ def nested_uses() -> str:
         ("<use id='a' href='#b'/><use id='b' href='#a'/>", "contains itself"),
         ("<g>" * 200 + "</g>" * 200, "ungroup them"),
         (nested_uses(), "more than 20000 elements"),
+        (f"<path d='M0 0{'h9v9' * 125_001}'/>", "a path of 500008 characters"),
         ("<path d='M1e400 nanL0 1e999'/>", "shows nothing"),
     ],
 )

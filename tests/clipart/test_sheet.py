@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 
 import numpy as np
 import pytest
@@ -107,6 +108,15 @@ def test_islands_are_tied_together() -> None:
     made = sheet_of(discs((60, 60, 25), (180, 70, 30), (128, 200, 6)))
     assert parts(len(made.vertices), sides(made)) == 1
     assert parts(len(made.keypoints), made.bones) == 1
+
+
+def test_strips_are_the_shortest_tree_between_the_parts() -> None:
+    """Discs in a row: each hangs on the next, and none on the one after."""
+    places = [(40.0 + 45 * index, 128.0 + 20 * (index % 2), 10.0) for index in range(5)]
+    under = covered(sheet_of(discs(*places)), CANVAS_PX)
+    for (x, y, _), (next_x, next_y, _) in itertools.pairwise(places):
+        assert under[round((y + next_y) / 2), round((x + next_x) / 2)]
+    assert not under[:100].any() and not under[175:].any()
 
 
 def test_a_disc_gets_a_cross() -> None:

@@ -60,7 +60,7 @@ def paths_of(tree: SvgTree, square: Box) -> tuple[VectorPath, ...]:
     """All painted paths of a drawing, in the order in which they are drawn.
 
     Text, pictures, patterns, masks, clip paths, filters and markers are not paths: they are left out, and
-    what they would hide is not hidden.
+    what they would hide is not hidden, nor is what lies off the page.
 
     Args:
         tree: the drawing.

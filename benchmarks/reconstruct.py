@@ -73,7 +73,6 @@ VIEWS = 24
 ELEVATIONS_DEG = (-20.0, 60.0)
 
 FRAMES = 16
-RIGIDITY = 0.05
 MOTIONS = {"nodes": NodesConfig(), "hexplane": HexPlaneConfig(), "perceptron": PerceptronConfig()}
 
 Kind = Literal[
@@ -111,6 +110,7 @@ class Fit:
 
     Attributes:
         views: pictures a step.
+        rigidity: weight of ``regularizers.rigidity`` of what moves.
     """
 
     scene: SceneConfig
@@ -118,6 +118,7 @@ class Fit:
     steps: int
     views: int
     topology: TopologyConfig = _NONE
+    rigidity: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -145,13 +146,14 @@ def fits(kind: Kind, shape: Shape = "gaussians") -> tuple[Fit, ...]:
         case "nodes" | "hexplane" | "perceptron":
             motion = MOTIONS[kind]
             if shape == "gaussians":
-                moved = Fit(DeformableConfig(motion=motion, shape_rate=1.0), SplattingConfig(), 1500, 4)
-                return (*fits("gaussians"), moved)
+                scene = DeformableConfig(motion=motion, shape_rate=1.0)
+                return (*fits("gaussians"), Fit(scene, SplattingConfig(), 1500, views=4, rigidity=0.05))
             # Lit, as the light stays where it is while the shape turns in it.
             lit = RasterConfig(light="studio")
-            mesh = TexturedMeshConfig(faces=8000, texture_size=256, vertices_rate=1e-3)
-            moved = Fit(DeformableConfig(shape=mesh, motion=motion, shape_rate=1.0), lit, 1500, 4)
-            return (*(replace(fit, renderer=lit) for fit in fits("flexicubes")), moved)
+            mesh = TexturedMeshConfig(faces=8000, texture_size=256, vertices_rate=1e-4)
+            scene = DeformableConfig(shape=mesh, motion=motion, shape_rate=1.0)
+            at_rest = (replace(fit, renderer=lit) for fit in fits("flexicubes"))
+            return (*at_rest, Fit(scene, lit, 1500, views=4, rigidity=0.5))
         case _:
             assert_never(kind)
 
@@ -170,7 +172,7 @@ def fitted(scene: AnyScene, fit: Fit, truth: Pictures, consistency: float) -> An
     What moves is held to be as rigid as the pictures let it.
     """
     wished = RegularizersConfig(
-        rigidity=RIGIDITY if isinstance(scene, Deformable) else 0.0,
+        rigidity=fit.rigidity,
         normal_consistency=Linear(start=0.0, end=consistency),
     )
     renderer, topology = build_renderer(fit.renderer), build_topology(fit.topology)

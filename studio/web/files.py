@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
+import json
 import zipfile
 from pathlib import Path
 
@@ -15,6 +17,8 @@ from studio.prompts import slug
 from studio.web.clients import client_of
 from studio.web.desk import Desk
 from studio.web.preset_pictures import preset_picture
+from studio.web.request import job_number
+from studio.web.watch import watched
 
 _KEEP_S = 3600
 _LONGEST_NAME = 80
@@ -64,6 +68,19 @@ def add_routes(app: FastAPI, desk: Desk) -> None:
             return FileResponse(desk.comparison(tag, client_of(request.scope)))
         except StudioError as error:
             return PlainTextResponse(str(error), 404)
+
+    @app.get("/watched", include_in_schema=False)
+    def what_is_watched(request: Request) -> Response:
+        try:
+            shown = watched(desk, job_number(request), client_of(request.scope))
+        except StudioError as error:
+            return PlainTextResponse(str(error), 404)
+        body = json.dumps(shown).encode()
+        etag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
+        if request.headers.get("if-none-match") == etag:
+            return Response(status_code=304)
+        headers = {"etag": etag, "cache-control": "no-store"}
+        return Response(body, media_type="application/json", headers=headers)
 
     @app.get("/presets/{name}", include_in_schema=False)
     def preset_file(name: str) -> Response:

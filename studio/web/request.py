@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import gradio as gr
+from starlette.requests import Request
 
 from studio.errors import StudioError
 from studio.web import clients
@@ -21,7 +22,7 @@ def client_of(request: gr.Request) -> str | None:
     return None if inner is None else clients.client_of(inner.scope)
 
 
-def job_number(request: gr.Request) -> int | None:
+def job_number(request: gr.Request | Request) -> int | None:
     """The job that the page's address names, if it names one."""
     named = str(dict(request.query_params).get("job", ""))
     return int(named) if named.isascii() and named.isdecimal() and len(named) <= 12 else None

@@ -144,6 +144,22 @@ def test_others_jobs_look_like_none(app: TestClient, job: int) -> None:
             called(app, "act", action, job, headers=EVE)
 
 
+def test_watching(app: TestClient, options: Options) -> None:
+    number = submitted(app)["id"]
+    first = app.get(f"/watched?job={number}", headers=ADA)
+    assert "a red cube" in first.json()["status"]
+    assert first.json()["actions"] == ["pause", "cancel"]
+    etag = {"if-none-match": first.headers["etag"]}
+    assert app.get(f"/watched?job={number}", headers={**ADA, **etag}).status_code == 304
+    Queue(options.workspace).pause(number)
+    assert app.get(f"/watched?job={number}", headers={**ADA, **etag}).json()["actions"] == [
+        "resume",
+        "cancel",
+    ]
+    assert app.get(f"/watched?job={number}", headers=EVE).status_code == 404
+    assert app.get("/watched", headers=EVE).json()["actions"] == []
+
+
 def test_a_shared_queue_is_looked_at_and_not_touched(tmp_path: Path) -> None:
     options = Options(tmp_path / "shared", shared_queue=True)
     queue = Queue(options.workspace)

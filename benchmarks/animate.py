@@ -93,7 +93,7 @@ def deformation() -> None:
     def ours() -> None:
         deform(handles).square().sum().backward()  # type: ignore[no-untyped-call]
 
-    # What prefactoring saves: in each frame two least-squares systems of these sizes, solved as AniClipart does.
+    # What prefactoring saves: in each frame two least-squares systems of these sizes, as AniClipart solves.
     edges, vertices = len(deform.edges), len(deform.by_handles)
     noise = np.random.default_rng(0)
     systems = [

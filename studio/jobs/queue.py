@@ -151,6 +151,10 @@ class Queue:
         with self._open() as database:
             database.execute("PRAGMA journal_mode = WAL")
             database.executescript(_SCHEMA)
+        # The last connection to close tidies the log away, which takes longer than a submission: this one is
+        # looked at once, to have the log open, and kept.
+        self._last = sqlite3.connect(workspace / "queue.sqlite", check_same_thread=False)
+        self._last.execute("SELECT COUNT(*) FROM jobs").fetchone()
 
     # --------------------------------------------------------------------------------------------- asking
 

@@ -11,13 +11,12 @@ from studio.evaluate.compare import method_kinds
 from studio.priors.catalogue import Catalogue
 from studio.priors.vocabulary import Vocabulary
 from studio.prompts import MAX_CHARACTERS
-from studio.recipes.config import DRAWN_BY
 from studio.recipes.load import load
 from studio.web import markup
 from studio.web.controls import controls
 from studio.web.desk import Desk
 from studio.web.forecasting import Forecaster
-from studio.web.forms import OWN, Form, choice, details_of
+from studio.web.forms import OWN, SCENES, Form, choice, details_of
 from studio.web.preset_pictures import preset_picture
 from studio.web.request import GO_AND_WATCH, client_of, told
 
@@ -65,7 +64,7 @@ def page(desk: Desk, blocks: gr.Blocks) -> None:
     with gr.Row():
         prior = gr.Dropdown([OWN, *desk.options.priors], value=OWN, label="Prior")
         guidance = gr.Dropdown([OWN, *method_kinds()], value=OWN, label="Guidance")
-        scene = gr.Dropdown([OWN, *DRAWN_BY], value=OWN, label="Scene")
+        scene = gr.Dropdown(list(SCENES), value=OWN, label="Scene")
         steps = gr.Number(0, label="Steps (0: the preset's own)", precision=0, minimum=0, elem_id="steps")
         seed = gr.Number(0, label="Seed", precision=0, minimum=0)
     with gr.Accordion("Advanced", open=False):

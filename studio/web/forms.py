@@ -19,6 +19,7 @@ from studio.web.controls import LONGEST_VALUE, controls
 from studio.web.options import Options
 
 OWN = "the preset's own"
+SCENES = (OWN, *(kind for kind in DRAWN_BY if kind != "clipart"))  # which wants a drawing beside it
 MOST_STEPS = 20_000
 
 
@@ -53,7 +54,7 @@ class Form:
         choice("preset", self.preset, options.presets)
         choice("prior", self.prior, (OWN, *options.priors))
         choice("guidance", self.guidance, (OWN, *method_kinds()))
-        choice("scene", self.scene, (OWN, *DRAWN_BY))
+        choice("scene", self.scene, SCENES)
         if not 0 <= (self.steps or 0) <= MOST_STEPS:
             raise StudioError(f"steps is {self.steps}; expected 0 (the preset's own) to {MOST_STEPS}.")
         negative = clean_prompt(self.negative_prompt) if self.negative_prompt.strip() else None

@@ -15,6 +15,7 @@ from PIL import Image
 from studio.export.files import replacing
 from studio.export.images import to_pixels
 from studio.recipes.config import (
+    ClipartConfig,
     FixedSetConfig,
     GaussiansConfig,
     LatentPriorConfig,
@@ -25,8 +26,11 @@ from studio.recipes.config import (
 from studio.recipes.load import load, preset_names
 from studio.resources import assets_folder
 from studio.run.session import Run
+from studio.run.views import clip_cameras, drawn
+from studio.scenes.clipart import Clipart
+from studio.types import RenderOutput
 
-PROMPT = "a teddy bear"
+PROMPT, MOTION = "a teddy bear", "the crab is dancing"
 _STEPS, _RESOLUTION, _SIZE = 250, 64, 128
 _SPLATS, _MOST_SPLATS, _CAMERAS = 2500, 4000, 48
 
@@ -60,17 +64,26 @@ def _small(stage: Stage) -> Stage:
     )
 
 
+def _seen(run: Run) -> RenderOutput:
+    """The scene from its sides, the front first; clipart where its motion ends."""
+    if isinstance(scene := run.scene(), Clipart):
+        return drawn(scene, run.renderer(), clip_cameras(_SIZE, [1.0]))
+    return run.render_sides(_SIZE)
+
+
 def main() -> None:
     """Makes the pictures that are missing."""
     for preset in preset_names():
         recipe = load(preset, PROMPT)
+        if isinstance(recipe.stages[-1].scene, ClipartConfig):
+            recipe = load(preset, MOTION)
         if isinstance(recipe.prior, LatentPriorConfig) or _path(preset).is_file():
             continue
         with tempfile.TemporaryDirectory() as folder:
             run = Run.create(_briefly(recipe), Path(folder))
             for _ in run:
                 pass
-            front = to_pixels(run.render_sides(_SIZE).rgb)[0]
+            front = to_pixels(_seen(run).rgb)[0]
         with replacing(_path(preset)) as temporary:
             Image.fromarray(front).save(temporary, "WEBP", quality=80)
         print(_path(preset), flush=True)

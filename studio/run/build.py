@@ -153,7 +153,7 @@ def _refuse_unservable_views(stage: Stage, prior: Prior) -> None:
     frames = stage.instants.count if isinstance(stage.instants, ClipConfig) else 1
     if views > 1 and views != sets * frames:
         raise StudioError(
-            f"The prior sees {views} pictures of the asset at once and the stage's cameras are "
+            f"The prior sees {views} views of the asset at once and the stage's cameras are "
             f"{stage.cameras.kind!r}; use cameras.kind = 'multi_view' with views = {views}, or of what moves "
             f"instants.kind = 'clip' with count = {views}."
         )

@@ -55,7 +55,7 @@ class KillQueue:
 
     jobs: int = 200
     workers: int = 2
-    seconds_between_kills: float = 12.0
+    seconds_between_kills: float = 8.0
     """On average."""
     seed: int = 0
 
@@ -68,7 +68,7 @@ class KillQueue:
         numbers = list(range(1, self.jobs + 1))
         moments.shuffle(numbers)
         to_cancel, to_pause = set(numbers[: self.jobs // 20]), set(numbers[self.jobs // 20 : self.jobs // 10])
-        cancelled: set[int] = set()
+        pauses, cancelled = len(to_pause), set[int]()
         kills, servers = Counter[str](), [self.server(queue)]
         try:
             next_kill = time.monotonic() + moments.expovariate(1 / self.seconds_between_kills)
@@ -107,7 +107,7 @@ class KillQueue:
         print(f"{kills['worker']} workers and {kills['server']} servers killed; jobs: {dict(states)}")
         print(f"{self.jobs - len(jobs)} lost, {len(wrong)} in a wrong state {wrong}")
         print(f"{len(finished) - len(differ)} of {len(finished)} finished ones as if undisturbed {differ}")
-        at_most = kills["worker"] + self.workers * kills["server"] + len(to_pause)
+        at_most = kills["worker"] + self.workers * kills["server"] + pauses - len(to_pause)
         print(f"gone on with {begun_again} times; kills and pauses explain up to {at_most}")
         return len(jobs) == self.jobs and not wrong and not differ and begun_again <= at_most
 

@@ -27,7 +27,6 @@ from studio.recipes.load import load, preset_names
 from studio.resources import assets_folder
 from studio.run.session import Run
 from studio.run.views import clip_cameras, drawn
-from studio.scenes.clipart import Clipart
 from studio.types import RenderOutput
 
 PROMPT, MOTION = "a teddy bear", "the crab is dancing"
@@ -66,8 +65,8 @@ def _small(stage: Stage) -> Stage:
 
 def _seen(run: Run) -> RenderOutput:
     """The scene from its sides, the front first; clipart where its motion ends."""
-    if isinstance(scene := run.scene(), Clipart):
-        return drawn(scene, run.renderer(), clip_cameras(_SIZE, [1.0]))
+    if isinstance(run.recipe.stages[-1].scene, ClipartConfig):
+        return drawn(run.scene(), run.renderer(), clip_cameras(_SIZE, [1.0]))
     return run.render_sides(_SIZE)
 
 

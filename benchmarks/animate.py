@@ -74,8 +74,8 @@ def gestures(folder: Path) -> None:
             right += found["nearest_motion"] == gesture
             print(
                 f"{name:12} {gesture:8} became {found['nearest_motion']:8} {found['psnr_db']:5.1f} dB, "
-                f"keypoints go {found['travel_px']:4.1f} px, {found['flipped']:.0%} of the time flipped, "
-                f"{found['seconds']:.0f} s",
+                f"keypoints go {found['travel_px']:4.1f} px, {found['flipped']:.1%} of the triangles "
+                f"flipped, {found['seconds']:.0f} s",
                 flush=True,
             )
     print(f"{right} of {sum(map(len, ASKED.values()))} became what was asked for")

@@ -178,7 +178,7 @@ class KillBatch:
                     os.killpg(driver.pid, signal.SIGKILL)
                 driver.wait()
                 said = f"killed with {len(ready(out))} rows done"
-                changed = [path for path, when in done.items() if ready(out).get(path) != when]
+                changed = touched(done, out)
                 print(f"{said}; {len(changed)} of the {len(done)} done before were touched", flush=True)
                 if changed:
                     return False
@@ -187,7 +187,7 @@ class KillBatch:
         manifest = [json.loads(line) for line in (out / "manifest.jsonl").read_text().splitlines()]
         endings = Counter(line["ending"] for line in manifest)
         errors = [line["reason"] for line in manifest if line["ending"] == "failed"]
-        touched = [path for path, when in done.items() if ready(out).get(path) != when]
+        changed = touched(done, out)
         assets = [out / line["folder"] / file for line in manifest for file in line["files"]]
         folders = {
             int(line["folder"] and Run.open(out / line["folder"]).recipe.seed): out / line["folder"]
@@ -197,12 +197,18 @@ class KillBatch:
         same = sum(final_state(folders[seed]) == truths[seed] for seed in range(SEEDS))
         print(f"exit code {code}; {dict(endings)}; {sum(path.is_file() for path in assets)} assets")
         print(*(f"  row error: {reason}" for reason in errors), sep="\n")
-        print(f"{len(touched)} of {len(done)} done before were touched; {same} of {SEEDS} as if undisturbed")
+        print(f"{len(changed)} of {len(done)} done before were touched; {same} of {SEEDS} as if undisturbed")
         return (
-            (code, endings["failed"], len(folders), len(touched), same) == (2, 3, 37, 0, SEEDS)
+            (code, endings["failed"], len(folders), len(changed), same) == (2, 3, 37, 0, SEEDS)
             and len(list((out / "runs").iterdir())) == 37
             and endings["found done"] == len(done)
         )
+
+
+def touched(done: dict[Path, int], out: Path) -> list[Path]:
+    """Those of the rows that were done whose marks are not what they were."""
+    now = ready(out)
+    return [path for path, when in done.items() if now.get(path) != when]
 
 
 def ready(out: Path) -> dict[Path, int]:

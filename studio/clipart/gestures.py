@@ -54,6 +54,11 @@ def _moved(points: Tensor, x: Tensor | float, y: Tensor | float) -> Tensor:
     return points + torch.stack([zero + x, zero + y], dim=-1)
 
 
+def _beyond(coordinate: Tensor, start: float) -> Tensor:
+    """0 before ``start`` and 1 a little beyond it: a head, an arm, a wing."""
+    return ((coordinate - start) / 0.3).clamp(0.0, 1.0)
+
+
 def _jump(points: Tensor, far: float) -> Tensor:
     """Up as a whole, the legs drawn in."""
     legs = (-points[:, 1]).clamp(min=0.0)
@@ -89,26 +94,22 @@ def _bow(points: Tensor, far: float) -> Tensor:
 
 def _nod(points: Tensor, far: float) -> Tensor:
     """The head alone, and little else."""
-    head = ((points[:, 1] - 0.1) / 0.3).clamp(0.0, 1.0)
-    return _moved(points, 0.0, -0.25 * far * head)
+    return _moved(points, 0.0, -0.25 * far * _beyond(points[:, 1], 0.1))
 
 
 def _shake(points: Tensor, far: float) -> Tensor:
     """The head to one side."""
-    head = ((points[:, 1] - 0.1) / 0.3).clamp(0.0, 1.0)
-    return _moved(points, 0.25 * far * head, 0.0)
+    return _moved(points, 0.25 * far * _beyond(points[:, 1], 0.1), 0.0)
 
 
 def _wave(points: Tensor, far: float) -> Tensor:
     """The arm on one side is raised."""
-    arm = ((points[:, 0] - 0.15) / 0.3).clamp(0.0, 1.0)
-    return _turned(points, (0.15, 0.0), math.radians(55) * far * arm)
+    return _turned(points, (0.15, 0.0), math.radians(55) * far * _beyond(points[:, 0], 0.15))
 
 
 def _flap(points: Tensor, far: float) -> Tensor:
     """Both wings up."""
-    right = ((points[:, 0] - 0.15) / 0.3).clamp(0.0, 1.0)
-    left = ((-points[:, 0] - 0.15) / 0.3).clamp(0.0, 1.0)
+    right, left = _beyond(points[:, 0], 0.15), _beyond(-points[:, 0], 0.15)
     up = math.radians(40) * far
     return _turned(_turned(points, (0.15, 0.0), up * right), (-0.15, 0.0), -up * left)
 

@@ -57,19 +57,21 @@ def final_metrics(
 def clip_metrics(
     scene: Clipart, renderer: Renderer[Any], recipe: Recipe, prior: Prior, size: int
 ) -> dict[str, Figure]:
-    """How far the keypoints go and, with the exact motion prior, which gesture the clip is nearest to."""
+    """How far the keypoints go, the share of flipped triangles and, with the exact motion prior, the nearest
+    gesture."""
     instants = recipe.stages[-1].instants
     count = instants.count if isinstance(instants, ClipConfig) else 6
     times = frame_times(count)
     rgb = drawn(scene, renderer, clip_cameras(size, times.tolist())).rgb
     with torch.no_grad():
         travel = (scene.keypoints(times) - scene.puppet.keypoints).norm(dim=-1).amax(0)
+        flipped = (scene.area_shares(times) < 0).float().mean()
     found: dict[str, Figure] = {
         "steps": recipe.total_steps,
         "primitives": len(scene),
         "keypoints": len(travel),
         "travel_px": float(travel.mean()),
-        "flipped": float((scene.flips(times) > 0.04).float()),
+        "flipped": float(flipped),
     }
     if isinstance(prior, ClipPrior):
         likeness = prior.nearest(rgb)

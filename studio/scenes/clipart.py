@@ -83,7 +83,7 @@ class Clipart:
         return Animation(self.at(None), tuple(posed), played, seconds, loops)
 
     def bone_stretch(self, times: Float[Tensor, "t"]) -> Float[Tensor, ""]:
-        """Mean squared change of the bones' lengths, as shares of the canvas (AniClipart, eq. 7)."""
+        """Mean squared change of the bones' lengths, as shares of the canvas (AniClipart)."""
         bones = self.puppet.sheet.bones
         if len(bones) == 0:
             return self.curves.sum() * 0.0
@@ -95,10 +95,12 @@ class Clipart:
 
     def flips(self, times: Float[Tensor, "t"]) -> Float[Tensor, ""]:
         """Mean of max(0, 1/5 - area / area at rest)² over the triangles: 0 where none is near to flipping."""
-        posed = self.puppet.deform(self.keypoints(times))
-        faces = self.puppet.sheet.faces
-        share = _areas(posed, faces) / _areas(self.puppet.sheet.vertices[None], faces)
-        return (0.2 - share).clamp(min=0.0).square().mean()
+        return (0.2 - self.area_shares(times)).clamp(min=0.0).square().mean()
+
+    def area_shares(self, times: Float[Tensor, "t"]) -> Float[Tensor, "t f"]:
+        """The triangles' signed areas as shares of those at rest; negative where one is flipped."""
+        posed, sheet = self.puppet.deform(self.keypoints(times)), self.puppet.sheet
+        return _areas(posed, sheet.faces) / _areas(sheet.vertices[None], sheet.faces)
 
     def parameter_groups(self) -> tuple[ParameterGroup, ...]:
         """The curves."""

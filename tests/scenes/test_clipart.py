@@ -79,14 +79,16 @@ def test_flips_are_what_a_loop_over_triangles_finds(crab: Clipart) -> None:
     scene, time = moving(crab, size=60.0), torch.tensor([0.8])
     with torch.no_grad():
         (posed,), rest = scene.puppet.deform(scene.keypoints(time)), scene.puppet.sheet.vertices
-    total = 0.0
+    total, flipped = 0.0, 0
     for face in scene.puppet.sheet.faces:
         now, before = (
             float(torch.linalg.det(points[face[1:]] - points[face[0]])) for points in (posed, rest)
         )
         total += max(0.0, 0.2 - now / before) ** 2
+        flipped += now / before < 0
     expected = total / len(scene.puppet.sheet.faces)
-    assert expected > 0.01
+    assert expected > 0.01 and flipped > 0
+    assert int((scene.area_shares(time) < 0).sum()) == flipped
     assert float(scene.flips(time).detach()) == pytest.approx(expected, rel=1e-3)
 
 

@@ -11,9 +11,9 @@ import gradio as gr
 
 from studio.jobs.queue import Job
 from studio.recipes.config import AssetFormat
-from studio.web.desk import Action, Desk
 from studio.web.forms import OWN, Form
 from studio.web.request import client_of, told
+from studio.web.service import Action, Service
 
 
 class JobTold(TypedDict):
@@ -30,7 +30,7 @@ class JobTold(TypedDict):
     files: list[AssetFormat]
 
 
-def endpoints(desk: Desk) -> None:
+def endpoints(service: Service) -> None:
     """Make the endpoints of an app; called within its blocks."""
 
     def told_of(job: Job) -> JobTold:
@@ -43,7 +43,7 @@ def endpoints(desk: Desk) -> None:
             "prompt": job.prompt,
             "preset": job.preset,
             "reason": job.reason,
-            "files": list(desk.formats(job)),
+            "files": list(service.formats(job)),
         }
 
     def submit(
@@ -60,29 +60,29 @@ def endpoints(desk: Desk) -> None:
         """Put a prompt at the end of the queue. No steps means the preset's own."""
         form = Form(prompt, negative_prompt, preset, prior, guidance, scene, steps, seed)
         with told():
-            return told_of(desk.submit(form, client_of(request)))
+            return told_of(service.submit(form, client_of(request)))
 
     def job(request: gr.Request, number: int) -> JobTold:
         """One job."""
         with told():
-            return told_of(desk.job(number, client_of(request)))
+            return told_of(service.job(number, client_of(request)))
 
     def jobs(request: gr.Request, words: str = "", most: int = 50, skip: int = 0) -> list[JobTold]:
         """Your jobs, those that are not over first."""
         with told():
-            found = desk.jobs(client_of(request), words, most=max(0, min(most, 1000)), skip=max(0, skip))
+            found = service.jobs(client_of(request), words, most=max(0, min(most, 1000)), skip=max(0, skip))
             return [told_of(each) for each in found]
 
     def act(request: gr.Request, action: Action, number: int) -> JobTold:
         """Cancel, pause, resume or retry a job."""
         with told():
-            return told_of(desk.act(action, number, client_of(request)))
+            return told_of(service.act(action, number, client_of(request)))
 
     def export(request: gr.Request, number: int, wanted: str) -> JobTold:
         """Write a job's asset in one more format."""
         with told():
-            desk.export(number, wanted, client_of(request))
-            return told_of(desk.job(number, client_of(request)))
+            service.export(number, wanted, client_of(request))
+            return told_of(service.job(number, client_of(request)))
 
     for endpoint in (submit, job, jobs, act, export):
         gr.api(endpoint, api_name=endpoint.__name__)

@@ -15,8 +15,8 @@ from starlette.types import ASGIApp
 from studio.errors import StudioError
 from studio.web import api, asset, batch, compare, create, files, gallery, watch
 from studio.web.clients import Gate
-from studio.web.desk import Desk
 from studio.web.options import Options
+from studio.web.service import Service
 
 _PAGES = {
     "Watch": watch.page,
@@ -61,17 +61,17 @@ def build(options: Options) -> ASGIApp:
         raise StudioError(
             f"The app would be open to everyone who reaches {options.host}; expected passwords: --auth FILE."
         )
-    desk = Desk(options)
+    service = Service(options)
     # Gradio's own files stay in the workspace, and it tells nobody of us.
-    os.environ["GRADIO_TEMP_DIR"] = str(desk.queue.workspace / "web")
+    os.environ["GRADIO_TEMP_DIR"] = str(service.queue.workspace / "web")
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     app = FastAPI(openapi_url=None)
-    files.add_routes(app, desk)
+    files.add_routes(app, service)
     # It warns of what it does not do and was not asked for.
     warnings.filterwarnings("ignore", "SSR mode is not supported")
     gr.mount_gradio_app(
         app,
-        _blocks(desk),
+        _blocks(service),
         path="/",
         root_path=options.root_path or None,
         footer_links=["api"],
@@ -90,15 +90,15 @@ def build(options: Options) -> ASGIApp:
     return Gate(app, options.passwords, hosts)
 
 
-def _blocks(desk: Desk) -> gr.Blocks:
+def _blocks(service: Service) -> gr.Blocks:
     with gr.Blocks(title="Studio", analytics_enabled=False, delete_cache=(3600, 24 * 3600)) as blocks:
         gr.Navbar(main_page_name="Create")
-        create.page(desk, blocks)
-        api.endpoints(desk)
+        create.page(service, blocks)
+        api.endpoints(service)
     for name, page in _PAGES.items():
         with blocks.route(name) as inner:
             gr.Navbar(main_page_name="Create")
-            page(desk, inner)
+            page(service, inner)
     blocks.queue(max_size=200, default_concurrency_limit=8)
     return blocks
 

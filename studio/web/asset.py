@@ -12,11 +12,11 @@ from studio.recipes.config import AssetFormat
 from studio.recipes.load import to_toml
 from studio.run.session import Run
 from studio.web import markup
-from studio.web.desk import Desk
 from studio.web.request import GO_AND_WATCH, client_of, job_number, told
+from studio.web.service import Service
 
 
-def page(desk: Desk, blocks: gr.Blocks) -> None:
+def page(service: Service, blocks: gr.Blocks) -> None:
     """The components of the page and what they do; its address says which job it shows."""
     title = gr.HTML(elem_id="title")
     with gr.Row():
@@ -44,18 +44,18 @@ def page(desk: Desk, blocks: gr.Blocks) -> None:
         client, asked = client_of(request), job_number(request)
         with told():
             if asked is None:
-                jobs = desk.jobs(client, others_too=True)
+                jobs = service.jobs(client, others_too=True)
                 return markup.cards(jobs, "asset", "Nothing is made yet."), None, None, "", "", "", "", ""
-            job = desk.job(asked, client)
-            toml = to_toml(desk.recipe(asked, client))
-        here = desk.formats(job)
+            job = service.job(asked, client)
+            toml = to_toml(service.recipe(asked, client))
+        here = service.formats(job)
 
         def copy(*names: AssetFormat) -> str | None:
             """The first of these files, put where the viewer may read it: under its digest."""
             found = next((name for name in names if name in here), None)
             if found is None:
                 return None
-            path: str = save_file_to_cache(desk.file(asked, found, client), mesh.GRADIO_CACHE)
+            path: str = save_file_to_cache(service.file(asked, found, client), mesh.GRADIO_CACHE)
             return path
 
         return (
@@ -71,18 +71,18 @@ def page(desk: Desk, blocks: gr.Blocks) -> None:
 
     def made(name: str, request: gr.Request) -> None:
         with told():
-            desk.export(job_number(request) or 0, name, client_of(request))
+            service.export(job_number(request) or 0, name, client_of(request))
 
     def kept(words: str, request: gr.Request) -> str:
         with told():
-            return ", ".join(desk.tag(job_number(request) or 0, words, client_of(request)).tags)
+            return ", ".join(service.tag(job_number(request) or 0, words, client_of(request)).tags)
 
     tags.submit(kept, tags, tags, api_visibility="private", show_progress="hidden")
 
     def repeated(other_seed: bool) -> Any:
         def repeat(request: gr.Request) -> int:
             with told():
-                return desk.again(job_number(request) or 0, client_of(request), other_seed).id
+                return service.again(job_number(request) or 0, client_of(request), other_seed).id
 
         return repeat
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import gradio as gr
 
-from studio.web.desk import Desk
-from studio.web.together import together
+from studio.web.service import Service
+from studio.web.tagged_jobs import tagged_jobs
 
 _TABLE = """
 <label class="studio-upload"><b>A table of prompts</b>
@@ -30,7 +30,7 @@ element.addEventListener('change', async event => {
 """
 
 
-def page(desk: Desk, blocks: gr.Blocks) -> None:
+def page(service: Service, blocks: gr.Blocks) -> None:
     """The components of the page and what they do; its address says which table it shows."""
     gr.HTML(html_template=_TABLE, js_on_load=_SEND, elem_id="table")
-    together(desk, blocks, "batch")
+    tagged_jobs(service, blocks, "batch")

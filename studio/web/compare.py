@@ -7,17 +7,17 @@ import gradio as gr
 from studio.evaluate.compare import method_kinds
 from studio.prompts import MAX_CHARACTERS
 from studio.web import markup
-from studio.web.desk import Desk
 from studio.web.forms import Form
 from studio.web.request import client_of, tag_named, told
-from studio.web.together import together
+from studio.web.service import Service
+from studio.web.tagged_jobs import tagged_jobs
 
 _GO = "tag => { if (tag) window.location.assign('compare?tag=' + tag); }"
 
 
-def page(desk: Desk, blocks: gr.Blocks) -> None:
+def page(service: Service, blocks: gr.Blocks) -> None:
     """The components of the page and what they do; its address says which comparison it shows."""
-    offered = list(desk.options.presets)
+    offered = list(service.options.presets)
     first = "draft" if "draft" in offered else offered[0]
     with gr.Row():
         prompt = gr.Textbox(
@@ -28,18 +28,18 @@ def page(desk: Desk, blocks: gr.Blocks) -> None:
     methods = gr.CheckboxGroup(list(method_kinds()), value=["sds", "ism", "csd"], label="Guidance methods")
     start = gr.Button("Compare", variant="primary", elem_id="compare")
     begun = gr.Textbox(visible=False)
-    together(desk, blocks, "compare")
+    tagged_jobs(service, blocks, "compare")
     side_by_side = gr.Button("Side by side", elem_id="side-by-side")
     frame = gr.HTML()
 
     def started(prompt: str, preset: str, steps: int, methods: list[str], request: gr.Request) -> str:
         with told():
-            return desk.compare(Form(prompt, preset=preset, steps=steps), methods, client_of(request))
+            return service.compare(Form(prompt, preset=preset, steps=steps), methods, client_of(request))
 
     def compared(request: gr.Request) -> str:
         tag = tag_named(request) or ""
         with told():
-            desk.comparison(tag, client_of(request))
+            service.comparison(tag, client_of(request))
         return markup.comparison(tag)
 
     start.click(started, [prompt, preset, steps, methods], begun, api_visibility="private").success(

@@ -14,11 +14,11 @@ from studio.prompts import MAX_CHARACTERS
 from studio.recipes.load import load
 from studio.web import markup
 from studio.web.controls import controls
-from studio.web.desk import Desk
 from studio.web.forecasting import Forecaster
 from studio.web.forms import OWN, SCENES, Form, choice, details_of
 from studio.web.preset_pictures import preset_picture
 from studio.web.request import GO_AND_WATCH, client_of, told
+from studio.web.service import Service
 
 _KEEP_DETAILS = """
 element.addEventListener('change', event => {
@@ -30,9 +30,9 @@ element.addEventListener('change', event => { props.value = event.target.value; 
 """
 
 
-def page(desk: Desk, blocks: gr.Blocks) -> None:
+def page(service: Service, blocks: gr.Blocks) -> None:
     """The components of the page and what they do."""
-    offered = desk.options.presets
+    offered = service.options.presets
     first = "default" if "default" in offered else offered[0]
     forecaster = Forecaster()
 
@@ -62,7 +62,7 @@ def page(desk: Desk, blocks: gr.Blocks) -> None:
             max_height=420,
         )
     with gr.Row():
-        prior = gr.Dropdown([OWN, *desk.options.priors], value=OWN, label="Prior")
+        prior = gr.Dropdown([OWN, *service.options.priors], value=OWN, label="Prior")
         guidance = gr.Dropdown([OWN, *method_kinds()], value=OWN, label="Guidance")
         scene = gr.Dropdown(list(SCENES), value=OWN, label="Scene")
         steps = gr.Number(0, label="Steps (0: the preset's own)", precision=0, minimum=0, elem_id="steps")
@@ -102,12 +102,12 @@ def page(desk: Desk, blocks: gr.Blocks) -> None:
 
     def predicted(*values: Any) -> str:
         with told():
-            recipe = form(*values).recipe(desk.options)
+            recipe = form(*values).recipe(service.options)
             return f"<p>{markup.text(forecaster.words(recipe))}</p>"
 
     def submitted(request: gr.Request, *values: Any) -> int:
         with told():
-            return desk.submit(form(*values), client_of(request)).id
+            return service.submit(form(*values), client_of(request)).id
 
     predict.click(predicted, fields, prediction, api_visibility="private", concurrency_limit=1)
     create.click(submitted, fields, number, api_visibility="private").success(

@@ -15,23 +15,23 @@ from starlette.concurrency import run_in_threadpool
 from studio.errors import StudioError
 from studio.prompts import slug
 from studio.web.clients import client_of
-from studio.web.desk import Desk
 from studio.web.preset_pictures import preset_picture
 from studio.web.request import job_number
+from studio.web.service import Service
 from studio.web.watch import watched
 
 _KEEP_S = 3600
 _LONGEST_NAME = 80
 
 
-def add_routes(app: FastAPI, desk: Desk) -> None:
+def add_routes(app: FastAPI, service: Service) -> None:
     """Let the app answer for a job's pictures and assets, and for the presets' pictures."""
 
     @app.get("/jobs/{number}/{wanted}", include_in_schema=False)
     def job_file(number: int, wanted: str, request: Request) -> Response:
         try:
-            job = desk.job(number, client_of(request.scope))
-            path = desk.file(number, wanted, client_of(request.scope))
+            job = service.job(number, client_of(request.scope))
+            path = service.file(number, wanted, client_of(request.scope))
         except StudioError as error:
             return PlainTextResponse(str(error), 404)
         name = None
@@ -47,7 +47,7 @@ def add_routes(app: FastAPI, desk: Desk) -> None:
         data, name = await request.body(), request.query_params.get("name", "")[:_LONGEST_NAME]
         try:
             tag = await run_in_threadpool(
-                desk.submit_table, data, name or "the table", client_of(request.scope)
+                service.submit_table, data, name or "the table", client_of(request.scope)
             )
         except StudioError as error:
             return PlainTextResponse(str(error), 400)
@@ -56,7 +56,7 @@ def add_routes(app: FastAPI, desk: Desk) -> None:
     @app.get("/batches/{tag}", include_in_schema=False)
     def archive(tag: str, request: Request) -> Response:
         try:
-            packed = desk.archive(tag, client_of(request.scope))
+            packed = service.archive(tag, client_of(request.scope))
         except StudioError as error:
             return PlainTextResponse(str(error), 404)
         headers = {"content-disposition": f'attachment; filename="{slug(tag)}.zip"'}
@@ -65,14 +65,14 @@ def add_routes(app: FastAPI, desk: Desk) -> None:
     @app.get("/comparisons/{tag}", include_in_schema=False)
     def comparison(tag: str, request: Request) -> Response:
         try:
-            return FileResponse(desk.comparison(tag, client_of(request.scope)))
+            return FileResponse(service.comparison(tag, client_of(request.scope)))
         except StudioError as error:
             return PlainTextResponse(str(error), 404)
 
     @app.get("/watched", include_in_schema=False)
     def what_is_watched(request: Request) -> Response:
         try:
-            shown = watched(desk, job_number(request), client_of(request.scope))
+            shown = watched(service, job_number(request), client_of(request.scope))
         except StudioError as error:
             return PlainTextResponse(str(error), 404)
         body = json.dumps(shown).encode()
@@ -84,7 +84,7 @@ def add_routes(app: FastAPI, desk: Desk) -> None:
 
     @app.get("/presets/{name}", include_in_schema=False)
     def preset_file(name: str) -> Response:
-        path = preset_picture(name) if name in desk.options.presets else None
+        path = preset_picture(name) if name in service.options.presets else None
         if path is None:
             return PlainTextResponse("There is no such picture.", 404)
         return FileResponse(path, headers={"cache-control": f"max-age={_KEEP_S}"})

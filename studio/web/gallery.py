@@ -7,19 +7,19 @@ from typing import Any
 import gradio as gr
 
 from studio.web import markup
-from studio.web.desk import Desk
 from studio.web.request import client_of, told
+from studio.web.service import Service
 
 _PAGE = 24
 
 
-def page(desk: Desk, blocks: gr.Blocks) -> None:
+def page(service: Service, blocks: gr.Blocks) -> None:
     """The components of the page and what they do."""
     with gr.Row():
         words = gr.Textbox(label="Search", placeholder="words of the prompt", elem_id="search", scale=3)
         tag = gr.Dropdown([], value=None, label="Tag", elem_id="tag", min_width=160)
         everyone = gr.Checkbox(
-            label="Everyone's", value=False, visible=desk.options.shared_queue, min_width=120
+            label="Everyone's", value=False, visible=service.options.shared_queue, min_width=120
         )
     cards = gr.HTML(elem_id="gallery")
     more = gr.Button("More")
@@ -30,13 +30,17 @@ def page(desk: Desk, blocks: gr.Blocks) -> None:
 
     def show(words: str, tag: str | None, everyone: bool, count: int, request: gr.Request) -> tuple[Any, ...]:
         with told():
-            jobs = desk.jobs(client_of(request), words, tag or None, others_too=everyone, most=count)
+            jobs = service.jobs(client_of(request), words, tag or None, others_too=everyone, most=count)
         found = markup.cards(jobs, "asset", "Nothing found.")
-        return found, gr.Dropdown(["", *desk.tags(client_of(request))]), gr.Button(visible=len(jobs) == count)
+        return (
+            found,
+            gr.Dropdown(["", *service.tags(client_of(request))]),
+            gr.Button(visible=len(jobs) == count),
+        )
 
     def deleted(number: int | None, request: gr.Request) -> None:
         with told():
-            desk.delete(number or 0, client_of(request))
+            service.delete(number or 0, client_of(request))
 
     asked, shown = [words, tag, everyone, count], [cards, tag, more]
     blocks.load(show, asked, shown, api_visibility="private", show_progress="hidden")

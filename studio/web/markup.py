@@ -90,7 +90,7 @@ def cards(jobs: Sequence[Job], page: str, empty: str) -> str:
     return f'<div class="studio-cards">{"".join(_card(job, page) for job in jobs)}</div>'
 
 
-def together(jobs: Sequence[Job]) -> str:
+def overview(jobs: Sequence[Job]) -> str:
     """How far all of these are."""
     if not jobs:
         return ""

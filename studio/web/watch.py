@@ -9,9 +9,9 @@ import gradio as gr
 from studio.jobs.queue import State
 from studio.run.session import latest_preview
 from studio.web import markup
-from studio.web.desk import Action, Desk
 from studio.web.progress import progress
 from studio.web.request import client_of, job_number, told
+from studio.web.service import Action, Service
 
 _WHERE: dict[Action, tuple[State, ...]] = {
     "pause": (State.QUEUED, State.RUNNING),
@@ -63,20 +63,20 @@ class Watched(TypedDict):
     actions: list[Action]
 
 
-def watched(desk: Desk, number: int | None, client: str | None) -> Watched:
+def watched(service: Service, number: int | None, client: str | None) -> Watched:
     """A client's job as it is; by default the one whose turn it is.
 
     Raises:
         StudioError: there is none that this client may see.
     """
-    jobs = desk.jobs(client, others_too=True, most=12)
-    job = desk.job(number, client) if number is not None else next(iter(jobs), None)
+    jobs = service.jobs(client, others_too=True, most=12)
+    job = service.job(number, client) if number is not None else next(iter(jobs), None)
     if job is None:
         status = "<p>Nothing here yet: create something.</p>"
         return Watched(status=status, preview="", curves="", log="", jobs="", actions=[])
     newest, run = latest_preview(job.folder), progress(job.folder)
     return Watched(
-        status=markup.status(job, run, desk.queue.ahead_of(job.id)),
+        status=markup.status(job, run, service.queue.ahead_of(job.id)),
         preview=markup.preview(job, None if newest is None else newest.name),
         curves=markup.curves(run.curves, job.total_steps),
         log=markup.log(run.log),
@@ -85,7 +85,7 @@ def watched(desk: Desk, number: int | None, client: str | None) -> Watched:
     )
 
 
-def page(desk: Desk, blocks: gr.Blocks) -> None:
+def page(service: Service, blocks: gr.Blocks) -> None:
     """The components of the page and what they do; its address says which job it shows."""
     with gr.Row():
         buttons: dict[Action, gr.Button] = {
@@ -101,8 +101,8 @@ def page(desk: Desk, blocks: gr.Blocks) -> None:
             client, number = client_of(request), job_number(request)
             with told():
                 if number is None:
-                    number = next((job.id for job in desk.jobs(client, most=1)), 0)
-                desk.act(action, number, client)
+                    number = next((job.id for job in service.jobs(client, most=1)), 0)
+                service.act(action, number, client)
 
         return act
 

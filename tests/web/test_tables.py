@@ -12,8 +12,8 @@ import pytest
 
 from studio.errors import StudioError
 from studio.jobs.queue import State
-from studio.web.desk import Desk
 from studio.web.options import Options
+from studio.web.service import Service
 from studio.web.tables import recipes_of
 
 OPTIONS = Options(presets=("draft", "default"), most_waiting=50)
@@ -74,32 +74,32 @@ def test_other_files_are_refused(data: bytes, says: str) -> None:
 
 
 @pytest.fixture
-def desk(tmp_path: Path) -> Desk:
-    return Desk(Options(tmp_path / "workspace", most_waiting=3))
+def service(tmp_path: Path) -> Service:
+    return Service(Options(tmp_path / "workspace", most_waiting=3))
 
 
-def test_all_rows_or_none(desk: Desk) -> None:
+def test_all_rows_or_none(service: Service) -> None:
     with pytest.raises(StudioError, match="Row 2"):
-        desk.submit_table(b"prompt,preset\na bear,draft\na chair,nothing\n", "t.csv", "ada")
-    assert desk.jobs("ada") == []
-    tag = desk.submit_table(b"prompt\na bear\na chair\n", "../../My Table.csv", "ada")
+        service.submit_table(b"prompt,preset\na bear,draft\na chair,nothing\n", "t.csv", "ada")
+    assert service.jobs("ada") == []
+    tag = service.submit_table(b"prompt\na bear\na chair\n", "../../My Table.csv", "ada")
     assert tag.startswith("batch-my-table-")
-    assert [job.prompt for job in desk.tagged(tag, "ada")] == ["a bear", "a chair"]
+    assert [job.prompt for job in service.tagged(tag, "ada")] == ["a bear", "a chair"]
     with pytest.raises(StudioError, match="at most 3"):
-        desk.submit_table(b"prompt\na bear\na chair\n", "t.csv", "ada")
-    assert len(desk.jobs("ada")) == 2
+        service.submit_table(b"prompt\na bear\na chair\n", "t.csv", "ada")
+    assert len(service.jobs("ada")) == 2
 
 
-def test_an_archive_holds_what_was_made(desk: Desk, tmp_path: Path) -> None:
-    tag = desk.submit_table(b"prompt\na bear\na chair\n", "t.csv", "ada")
-    bear, chair = desk.tagged(tag, "ada")
+def test_an_archive_holds_what_was_made(service: Service, tmp_path: Path) -> None:
+    tag = service.submit_table(b"prompt\na bear\na chair\n", "t.csv", "ada")
+    bear, chair = service.tagged(tag, "ada")
     assets = bear.folder / "assets"
     assets.mkdir(parents=True)
     (assets / "asset.glb").write_bytes(b"glTF")
     (assets / "asset.obj").symlink_to("/etc/passwd")
-    desk.queue.end(bear.id, State.FINISHED, "")
-    desk.queue.end(chair.id, State.FAILED, "no room")
-    with zipfile.ZipFile(desk.archive(tag, "ada")) as archive:
+    service.queue.end(bear.id, State.FINISHED, "")
+    service.queue.end(chair.id, State.FAILED, "no room")
+    with zipfile.ZipFile(service.archive(tag, "ada")) as archive:
         assert archive.namelist() == [f"{bear.folder.name}/asset.glb", "manifest.jsonl"]
         told = [json.loads(line) for line in archive.read("manifest.jsonl").splitlines()]
     assert [(row["prompt"], row["state"], row["reason"]) for row in told] == [
@@ -108,20 +108,20 @@ def test_an_archive_holds_what_was_made(desk: Desk, tmp_path: Path) -> None:
     ]
     for stranger in ("eve", None):
         with pytest.raises(StudioError, match="No job of yours has the tag"):
-            desk.archive(tag, stranger)
+            service.archive(tag, stranger)
 
 
-def test_tags_are_plain_words(desk: Desk) -> None:
-    job = desk.submit_all(recipes_of(b"prompt\na bear\n", "t", OPTIONS), "ada")[0]
-    tagged = desk.tag(job.id, "For the Game, <b>red</b>,, ../../etc", "ada")
+def test_tags_are_plain_words(service: Service) -> None:
+    job = service.submit_all(recipes_of(b"prompt\na bear\n", "t", OPTIONS), "ada")[0]
+    tagged = service.tag(job.id, "For the Game, <b>red</b>,, ../../etc", "ada")
     assert tagged.tags == ("b-red-b", "etc", "for-the-game")
-    assert desk.tags("ada") == ["b-red-b", "etc", "for-the-game"]
-    assert [found.id for found in desk.jobs("ada", tag="for-the-game")] == [job.id]
-    assert desk.jobs("ada", tag="game") == desk.jobs("eve", tag="etc") == []
+    assert service.tags("ada") == ["b-red-b", "etc", "for-the-game"]
+    assert [found.id for found in service.jobs("ada", tag="for-the-game")] == [job.id]
+    assert service.jobs("ada", tag="game") == service.jobs("eve", tag="etc") == []
     with pytest.raises(StudioError, match="at most 8"):
-        desk.tag(job.id, ",".join(map(str, range(9))), "ada")
+        service.tag(job.id, ",".join(map(str, range(9))), "ada")
     with pytest.raises(StudioError, match="There is no job"):
-        desk.tag(job.id, "mine", "eve")
-    desk.queue.cancel(job.id)
-    desk.delete(job.id, "ada")
-    assert desk.tags("ada") == []
+        service.tag(job.id, "mine", "eve")
+    service.queue.cancel(job.id)
+    service.delete(job.id, "ada")
+    assert service.tags("ada") == []

@@ -8,13 +8,13 @@ import gradio as gr
 
 from studio.jobs.queue import Job
 from studio.web import markup
-from studio.web.desk import Desk
 from studio.web.request import client_of, tag_named, told
+from studio.web.service import Service
 
 _EVERY_S = 1.0
 
 
-def together(desk: Desk, blocks: gr.Blocks, page: str) -> None:
+def tagged_jobs(service: Service, blocks: gr.Blocks, page: str) -> None:
     """Make the components.
 
     Args:
@@ -26,14 +26,14 @@ def together(desk: Desk, blocks: gr.Blocks, page: str) -> None:
 
     def show(before: tuple[Job, ...], request: gr.Request) -> tuple[Any, ...]:
         client, tag = client_of(request), tag_named(request)
-        mine = [each for each in desk.tags(client) if each.startswith(f"{page}-")]
+        mine = [each for each in service.tags(client) if each.startswith(f"{page}-")]
         if tag is None:
             return (), markup.tags(mine, page), ""
         with told():
-            jobs = tuple(desk.tagged(tag, client))
+            jobs = tuple(service.tagged(tag, client))
         if jobs == before:
             return (gr.skip(),) * len(shown)
-        made = markup.together(jobs) + markup.archive(tag) + markup.cards(jobs, "asset", "")
+        made = markup.overview(jobs) + markup.archive(tag) + markup.cards(jobs, "asset", "")
         return jobs, markup.tags(mine, page), made
 
     blocks.load(show, seen, shown, api_visibility="private", show_progress="hidden")

@@ -31,7 +31,7 @@ _SUBMISSIONS_A_MINUTE = 30
 _EXPORTS_A_MINUTE = 10
 
 
-class Desk:
+class Service:
     """The jobs of a workspace, each client's own ones.
 
     Another's job looks like one that is not there, unless the queue is shared: then all may be looked at, and
@@ -173,7 +173,7 @@ class Desk:
             if left or not folders:
                 raise StudioError(f"{left} of {len(jobs)} runs are not over; wait for them, or cancel them.")
             self._exports.take(jobs[0].client)
-            self._elsewhere("Writing the page", "studio.web.comparing", path, *folders)
+            self._elsewhere("Writing the page", "studio.web.comparison_page", path, *folders)
         return path
 
     def again(self, number: int, client: str | None, other_seed: bool) -> Job:

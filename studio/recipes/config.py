@@ -378,6 +378,17 @@ class DeformableConfig:
     """What moves it."""
     shape_rate: NotNegative = 0.0
     """Factor of the shape's own learning rates; 0 keeps the shape as it is."""
+    alternate_every: Annotated[int, Field(ge=0)] = 0
+    """Steps after which motion and shape take turns, the motion first, the other exactly as it was (Align4D,
+    arXiv:2405.19957); 0 for both at once."""
+
+    @model_validator(mode="after")
+    def _two_sides(self) -> DeformableConfig:
+        if self.alternate_every > 0 and self.shape_rate == 0.0:
+            raise ValueError(
+                "alternate_every takes turns with a shape that stays as it is; expected shape_rate above 0"
+            )
+        return self
 
 
 @dataclass(frozen=True, kw_only=True, config=_CONFIG)
@@ -755,8 +766,17 @@ class GuidanceTerm:
     """The prior that the method asks; left out, the recipe's."""
     views_prior: PriorConfig | None = None
     """A second prior, of several views at once, for a method that asks two: ``jsd``."""
+    cameras: CamerasConfig | None = None
+    """Where this term looks from; left out, what the stage shows."""
+    instants: InstantsConfig | None = None
+    """When this term sees a moving scene; left out, as the stage does."""
     method: GuidanceConfig
     """The method."""
+
+    @property
+    def looks_elsewhere(self) -> bool:
+        """Whether the term sees pictures of its own instead of the stage's."""
+        return self.cameras is not None or self.instants is not None
 
 
 @dataclass(frozen=True, kw_only=True, config=_CONFIG)
@@ -787,17 +807,18 @@ class Stage:
     @model_validator(mode="after")
     def _parts_fit_the_scene(self) -> Stage:
         scene = self.scene.kind
-        if (self.instants is None) == isinstance(self.scene, DeformableConfig | ClipartConfig):
-            raise ValueError(
-                f"a scene of kind '{scene}' came {'without' if self.instants is None else 'with'} instants; "
-                "expected instants.kind = 'random', 'frames' or 'clip' for one of kind 'deformable' or "
-                "'clipart', and no instants for others"
-            )
-        if (self.cameras.kind == "front") != isinstance(self.scene, ClipartConfig):
-            raise ValueError(
-                f"a scene of kind '{scene}' came with cameras of kind '{self.cameras.kind}'; expected "
-                "cameras.kind = 'front' for clipart, and for nothing else"
-            )
+        for cameras, instants in map(self.looks, (None, *self.guidance)):
+            if (instants is None) == isinstance(self.scene, DeformableConfig | ClipartConfig):
+                raise ValueError(
+                    f"a scene of kind '{scene}' came {'without' if instants is None else 'with'} instants; "
+                    "expected instants.kind = 'random', 'frames' or 'clip' for one of kind 'deformable' or "
+                    "'clipart', and no instants for others"
+                )
+            if (cameras.kind == "front") != isinstance(self.scene, ClipartConfig):
+                raise ValueError(
+                    f"a scene of kind '{scene}' came with cameras of kind '{cameras.kind}'; expected "
+                    "cameras.kind = 'front' for clipart, and for nothing else"
+                )
         wanted = DRAWN_BY[_at_rest(self.scene).kind]
         if self.renderer.kind != wanted:
             raise ValueError(
@@ -829,6 +850,12 @@ class Stage:
             if odds and (min(odds) < 0.0 or sum(odds) == 0.0):
                 raise ValueError("the shares of guidance must never be negative, nor all be 0 at once")
         return self
+
+    def looks(self, term: GuidanceTerm | None) -> tuple[CamerasConfig, InstantsConfig | None]:
+        """Where from and when the scene is seen by a term of guidance; None for the stage itself."""
+        if term is None:
+            return self.cameras, self.instants
+        return term.cameras or self.cameras, term.instants or self.instants
 
     def resolution_at(self, progress: float) -> int:
         """Width and height at ``progress`` in 0-1, in pixels."""

@@ -17,9 +17,11 @@ from studio.interfaces import CameraSampler, Guidance, Prior, Renderer
 from studio.ops.surfaces import Light
 from studio.priors.latent import LatentPrior
 from studio.recipes.config import (
+    CamerasConfig,
     ClipConfig,
     CutoutConfig,
     GuidanceTerm,
+    InstantsConfig,
     MultiViewConfig,
     PriorConfig,
     RasterConfig,
@@ -41,6 +43,14 @@ from studio.scenes.topology import Topology, build_topology
 
 
 @dataclass(frozen=True)
+class Views:
+    """Where from a scene is seen and, of one that moves, when."""
+
+    cameras: CameraSampler
+    instants: InstantsConfig | None
+
+
+@dataclass(frozen=True)
 class BuiltTerm:
     """One guidance method of a stage.
 
@@ -50,6 +60,7 @@ class BuiltTerm:
         guidance: the method, asking the prior.
         conditioning: what it tells the prior.
         share: odds of the term among those that have a share; None counts in every step.
+        views: of its own; None where the term sees what the stage shows.
     """
 
     name: str
@@ -57,6 +68,7 @@ class BuiltTerm:
     guidance: Guidance
     conditioning: Told
     share: Ramp | None = None
+    views: Views | None = None
 
 
 @dataclass(frozen=True)
@@ -64,7 +76,7 @@ class BuiltStage:
     """A stage's recipe and what it says, built. The scene is not here: it goes on from stage to stage."""
 
     config: Stage
-    cameras: CameraSampler
+    views: Views
     renderer: Renderer[Any]
     terms: tuple[BuiltTerm, ...]
     topology: Topology
@@ -122,19 +134,21 @@ def _build_stage(stage: Stage, recipe: Recipe, priors: Mapping[PriorConfig, Prio
     for term in stage.guidance:
         for config in (term.prior or recipe.prior, term.views_prior):
             if config is not None:
-                _refuse_unservable_views(stage, priors[config])
+                _refuse_unservable_views(*stage.looks(term), priors[config])
     topology = build_topology(stage.topology)
     return BuiltStage(
         config=stage,
-        cameras=build_cameras(stage.cameras, stage.resolution_at(1.0)),
+        views=_build_views(stage, None),
         renderer=build_renderer(stage.renderer, footprints=topology.watches),
-        terms=tuple(_build_term(index, term, recipe, priors) for index, term in enumerate(stage.guidance)),
+        terms=tuple(
+            _build_term(index, term, stage, recipe, priors) for index, term in enumerate(stage.guidance)
+        ),
         topology=topology,
     )
 
 
 def _build_term(
-    index: int, term: GuidanceTerm, recipe: Recipe, priors: Mapping[PriorConfig, Prior]
+    index: int, term: GuidanceTerm, stage: Stage, recipe: Recipe, priors: Mapping[PriorConfig, Prior]
 ) -> BuiltTerm:
     config = term.prior or recipe.prior
     prior = priors[config]
@@ -143,17 +157,23 @@ def _build_term(
     if descends_through_prior(term.method) and isinstance(prior, LatentPrior):
         prior = replace(prior, differentiable=True)
     name = term.method.kind if index == 0 else f"{term.method.kind}_{index}"
-    return BuiltTerm(name, term.weight, build_guidance(term.method, prior, second), told, term.share)
+    views = _build_views(stage, term) if term.looks_elsewhere else None
+    return BuiltTerm(name, term.weight, build_guidance(term.method, prior, second), told, term.share, views)
 
 
-def _refuse_unservable_views(stage: Stage, prior: Prior) -> None:
+def _build_views(stage: Stage, term: GuidanceTerm | None) -> Views:
+    cameras, instants = stage.looks(term)
+    return Views(build_cameras(cameras, stage.resolution_at(1.0)), instants)
+
+
+def _refuse_unservable_views(cameras: CamerasConfig, instants: InstantsConfig | None, prior: Prior) -> None:
     """A multi-view prior sees whole sets of views; one of clips, whole clips."""
     views = limits_of(prior).views
-    sets = stage.cameras.views if isinstance(stage.cameras, MultiViewConfig) else 1
-    frames = stage.instants.count if isinstance(stage.instants, ClipConfig) else 1
+    sets = cameras.views if isinstance(cameras, MultiViewConfig) else 1
+    frames = instants.count if isinstance(instants, ClipConfig) else 1
     if views > 1 and views != sets * frames:
         raise StudioError(
-            f"The prior sees {views} views of the asset at once and the stage's cameras are "
-            f"{stage.cameras.kind!r}; use cameras.kind = 'multi_view' with views = {views}, or of what moves "
+            f"The prior sees {views} views of the asset at once and is shown those of cameras of kind "
+            f"{cameras.kind!r}; use cameras.kind = 'multi_view' with views = {views}, or of what moves "
             f"instants.kind = 'clip' with count = {views}."
         )

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from studio.recipes.config import (
+    CamerasConfig,
     DensifyConfig,
     ExportConfig,
     FixedSetConfig,
@@ -79,11 +80,14 @@ def _seconds_a_step(trial: Recipe, chosen: ChosenPrior, device: torch.device) ->
 
 
 def _steps_with_new_cameras(stage: Stage) -> int:
-    match stage.cameras:
-        case FixedSetConfig(count=count, views_per_step=views):
-            return min(stage.steps, -(-count // count_at(views, 0.0)))
-        case _:
-            return stage.steps
+    def steps(cameras: CamerasConfig) -> int:
+        match cameras:
+            case FixedSetConfig(count=count, views_per_step=views):
+                return min(stage.steps, -(-count // count_at(views, 0.0)))
+            case _:
+                return stage.steps
+
+    return max(steps(stage.looks(term)[0]) for term in (None, *stage.guidance))
 
 
 def _peak_memory(device: torch.device) -> int:

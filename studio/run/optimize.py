@@ -27,6 +27,7 @@ from studio.renderers.instants import joined, render
 from studio.run.build import BuiltStage
 from studio.run.handover import handed_over
 from studio.run.watchdogs import Alarms, Observation, examine
+from studio.scenes.deformation import Deformable
 from studio.scenes.gaussians import Gaussians
 from studio.scenes.kinds import AnyScene, device_of, initial_scene, scene_from_state
 from studio.scenes.regularizers import regularization
@@ -132,15 +133,26 @@ def locate(recipe: Recipe, step: int) -> tuple[int, int]:
 
 
 def draw_cameras(
-    recipe: Recipe, stage: BuiltStage, step: int, progress: float, device: torch.device
+    recipe: Recipe,
+    stage: BuiltStage,
+    step: int,
+    progress: float,
+    device: torch.device,
+    term: int | None = None,
 ) -> Cameras:
-    """The cameras of a step, at the step's resolution and, where the scene moves, instants."""
-    cameras = stage.cameras(progress, generator(recipe.seed, "camera", step))
+    """The cameras of a step, at the step's resolution and, where the scene moves, instants.
+
+    Args:
+        term: place of a guidance term that has views of its own; None for the stage's.
+    """
+    views, of_term = (stage.views, "") if term is None else (stage.terms[term].views, f" {term}")
+    assert views is not None
+    cameras = views.cameras(progress, generator(recipe.seed, f"camera{of_term}", step))
     size = stage.config.resolution_at(progress)
     if cameras.width != size:
         cameras = cameras.resized(size, size)
-    if stage.config.instants is not None:
-        cameras = at_instants(cameras, stage.config.instants, generator(recipe.seed, "instant", step))
+    if views.instants is not None:
+        cameras = at_instants(cameras, views.instants, generator(recipe.seed, f"instant{of_term}", step))
     return cameras.to(device)
 
 
@@ -171,6 +183,33 @@ def _learned(stage: BuiltStage) -> dict[str, Tensor]:
     }
 
 
+@dataclass(frozen=True)
+class _Shown:
+    """What some cameras see of all scenes.
+
+    Attributes:
+        cameras, background: of each picture.
+        renders: one a scene.
+        pictures: the renders one after the other.
+    """
+
+    cameras: Cameras
+    background: Float[Tensor, "b 3"]
+    renders: tuple[RenderOutput, ...]
+    pictures: RenderOutput
+
+
+def _show(
+    stage: BuiltStage, scenes: Sequence[AnyScene], cameras: Cameras, progress: float, rng: torch.Generator
+) -> _Shown:
+    """The scenes from the same cameras, over the same backgrounds."""
+    colors = background_colors(stage.config.background, len(cameras), progress, rng)
+    background = colors.to(cameras.world_to_camera.device)
+    renders = tuple(render(scene, stage.renderer, cameras, background) for scene in scenes)
+    repeated = list(range(len(cameras))) * len(scenes)
+    return _Shown(cameras[repeated], background[repeated], renders, joined(renders))
+
+
 def _step(recipe: Recipe, index: int, stage: BuiltStage, stage_step: int, state: LoopState) -> StepReport:
     config, step = stage.config, state.step
     scenes = [particle.scene for particle in state.particles]
@@ -178,21 +217,31 @@ def _step(recipe: Recipe, index: int, stage: BuiltStage, stage_step: int, state:
     progress = stage_step / config.steps
     clock = _Stopwatch()
 
+    for scene in scenes:
+        if isinstance(scene, Deformable):
+            scene.take_turns(stage_step)
+    terms = _counting(recipe, stage, step, progress)
     cameras = draw_cameras(recipe, stage, step, progress, device)
-    rng = generator(recipe.seed, "background", step)
-    background = background_colors(config.background, len(cameras), progress, rng).to(device)
+    elsewhere = {
+        term: draw_cameras(recipe, stage, step, progress, device, term)
+        for term in terms
+        if stage.terms[term].views is not None
+    }
     clock.lap("cameras")
 
-    renders = [render(scene, stage.renderer, cameras, background) for scene in scenes]
-    shown = joined(renders)
+    draws = generator(recipe.seed, "background", step)
+    shown = _show(stage, scenes, cameras, progress, draws)
+    others = {term: _show(stage, scenes, views, progress, draws) for term, views in elsewhere.items()}
     clock.lap("render")
 
-    repeated = list(range(len(cameras))) * len(scenes)
-    outputs = _guide(recipe, stage, step, progress, shown, cameras[repeated], background[repeated])
+    outputs = {
+        stage.terms[term].name: _guide(recipe, stage, term, step, progress, others.get(term, shown))
+        for term in terms
+    }
     losses = {name: weight * output.loss for name, (weight, output) in outputs.items()}
     wishes = [
         regularization(config.regularizers, scene, its_render, cameras, progress)
-        for scene, its_render in zip(scenes, renders, strict=True)
+        for scene, its_render in zip(scenes, shown.renders, strict=True)
     ]
     losses |= {name: torch.stack([wish[name] for wish in wishes]).mean() for name in wishes[0]}
     clock.lap("guidance")
@@ -211,7 +260,7 @@ def _step(recipe: Recipe, index: int, stage: BuiltStage, stage_step: int, state:
     clock.lap("optimizer")
 
     count = sum(map(len, scenes))
-    for number, (particle, its_render) in enumerate(zip(state.particles, renders, strict=True)):
+    for number, (particle, its_render) in enumerate(zip(state.particles, shown.renders, strict=True)):
         if not non_finite:
             _tend(recipe, stage, stage_step + 1, progress, step, number, particle, its_render)
         particle.optimizer.zero_grad(set_to_none=True)
@@ -221,13 +270,13 @@ def _step(recipe: Recipe, index: int, stage: BuiltStage, stage_step: int, state:
 
     is_logged = state.step % recipe.log_every == 0 or state.step == recipe.total_steps
     statistics = {
-        "alpha_mean": float(shown.alpha.detach().mean()),
+        "alpha_mean": float(shown.pictures.alpha.detach().mean()),
         "primitives": float(sum(map(len, scenes))),
-        "images": float(len(repeated)),
+        "images": float(sum(len(look.cameras) for look in (shown, *others.values()))),
         "denoiser_calls": float(sum(output.denoiser_calls for _, output in outputs.values())),
     }
     if is_logged:
-        statistics["burnt"] = burnt_share(shown)
+        statistics["burnt"] = burnt_share(shown.pictures)
     for name, (_, output) in outputs.items():
         statistics |= {f"{name}_{term}": value for term, value in output.terms.items()}
     state.alarms, warnings = examine(
@@ -257,25 +306,21 @@ def _step(recipe: Recipe, index: int, stage: BuiltStage, stage_step: int, state:
     )
 
 
-def _guide(
-    recipe: Recipe,
-    stage: BuiltStage,
-    step: int,
-    progress: float,
-    render: RenderOutput,
-    cameras: Cameras,
-    background: Float[Tensor, "b 3"],
-) -> Mapping[str, tuple[float, GuidanceOutput]]:
-    """Weight and output of each of the stage's guidance terms that count in this step, by name."""
-    outputs: dict[str, tuple[float, GuidanceOutput]] = {}
+def _counting(recipe: Recipe, stage: BuiltStage, step: int, progress: float) -> tuple[int, ...]:
+    """The places of the stage's guidance terms that count in this step."""
     shares = [None if term.share is None else value_at(term.share, progress) for term in stage.terms]
-    for index in hybrid.drawn(shares, generator(recipe.seed, "expert", step)):
-        term = stage.terms[index]
-        rng = generator(recipe.seed, f"guidance {index}", step, device=render.rgb.device)
-        conditioning = replace(term.conditioning(cameras, background), alpha=render.alpha.detach())
-        output = term.guidance(render.rgb, conditioning, progress, rng)
-        outputs[term.name] = value_at(term.weight, progress), output
-    return outputs
+    return hybrid.drawn(shares, generator(recipe.seed, "expert", step))
+
+
+def _guide(
+    recipe: Recipe, stage: BuiltStage, place: int, step: int, progress: float, shown: _Shown
+) -> tuple[float, GuidanceOutput]:
+    """Weight and output of one of the stage's guidance terms."""
+    term, pictures = stage.terms[place], shown.pictures
+    rng = generator(recipe.seed, f"guidance {place}", step, device=pictures.rgb.device)
+    told = term.conditioning(shown.cameras, shown.background)
+    output = term.guidance(pictures.rgb, replace(told, alpha=pictures.alpha.detach()), progress, rng)
+    return value_at(term.weight, progress), output
 
 
 def _tend(

@@ -160,6 +160,19 @@ class Deformable:
         )
         return (*motion, *(shape if factor > 0.0 else ()))
 
+    def take_turns(self, stage_step: int) -> None:
+        """Ask gradients of what the recipe changes in the step after ``stage_step``, and of nothing else.
+
+        What has none is left by the optimiser as it is, bit for bit, moments and all.
+        """
+        every = self.config.alternate_every
+        if every == 0:
+            return
+        shape_is_next = stage_step // every % 2 == 1
+        for side, is_next in ((self.shape, shape_is_next), (self.motion, not shape_is_next)):
+            for group in side.parameter_groups():
+                group.parameter.requires_grad_(is_next)
+
     def state(self) -> dict[str, Tensor]:
         """Shape, nodes and motion by name, detached: all that ``from_state`` needs."""
         groups = self.motion.parameter_groups()

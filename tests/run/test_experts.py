@@ -28,7 +28,7 @@ from studio.recipes.ramps import Piecewise, Ramp
 from studio.run.build import BuiltStage, build_stages
 from studio.run.build_prior import build_prior
 from studio.run.checkpoint import save
-from studio.run.optimize import _guide, initial_state, optimize
+from studio.run.optimize import _counting, _guide, _Shown, initial_state, optimize
 from studio.types import Conditioning, GuidanceOutput, RenderOutput, StepReport
 from tests.priors import models as tiny
 from tests.run.test_optimize import Counting, with_guidance
@@ -82,7 +82,7 @@ def test_a_prior_beside_the_recipes_is_built_once_and_reads_the_prompt_itself(
     assert [prior_of(stage, term) for term in range(4)] == [chosen.prior, beside, beside, chosen.prior]
     assert isinstance(prior_of(stage, 0), LibraryPrior) and isinstance(prior_of(stage, 1), LatentPrior)
 
-    cameras = stage.cameras(0.0, torch.Generator())
+    cameras = stage.views.cameras(0.0, torch.Generator())
     for term, prior in ((0, chosen.prior), (1, beside)):
         text = stage.terms[term].conditioning(cameras, torch.zeros(2, 3)).positive.prompt.tokens
         assert text.shape[1:] == prior.encode_prompts(["a red cube"]).tokens.shape[1:]
@@ -171,16 +171,18 @@ def test_the_mean_gradient_is_the_sum_by_shares(models: Path) -> None:
     recipe = with_terms(recipe, sds, replace(vsd, method=MvdreamConfig(cfg_scale=2.0)))
     (stage,) = built(recipe)
     always = replace(stage, terms=tuple(replace(term, share=None) for term in stage.terms))
-    cameras, colors = stage.cameras(0.0, torch.Generator()).resized(16, 16), torch.full((2, 3), 0.5)
+    cameras, colors = stage.views.cameras(0.0, torch.Generator()).resized(16, 16), torch.full((2, 3), 0.5)
     rgb = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(1)).requires_grad_()
     render = RenderOutput(rgb, torch.ones(2, 1, 16, 16))
+    shown = _Shown(cameras, colors, (render,), render)
 
     def gradients(stage: BuiltStage, step: int) -> dict[str, torch.Tensor]:
-        outputs = _guide(recipe, stage, step, 0.5, render, cameras, colors)
-        return {
-            name: torch.autograd.grad(weight * output.loss, rgb)[0].flatten().double()
-            for name, (weight, output) in outputs.items()
-        }
+        found = {}
+        for place in _counting(recipe, stage, step, 0.5):
+            weight, output = _guide(recipe, stage, place, step, 0.5, shown)
+            gradient = torch.autograd.grad(weight * output.loss, rgb)[0]
+            found[stage.terms[place].name] = gradient.flatten().double()
+        return found
 
     steps = 100
     taken, first, second = (torch.empty(steps, rgb.numel(), dtype=torch.float64) for _ in range(3))

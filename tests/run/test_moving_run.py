@@ -14,13 +14,14 @@ from studio.errors import StudioError
 from studio.export.ply import read_ply
 from studio.recipes.config import HexPlaneConfig, Recipe, RegularizersConfig
 from studio.recipes.load import read, to_toml
+from studio.run.build import BuiltTerm
 from studio.run.checkpoint import save
 from studio.run.handover import handed_over
 from studio.run.optimize import draw_cameras, initial_state, optimize
 from studio.run.session import Run
 from studio.scenes.deformation import Deformable
 from studio.scenes.gaussians import Gaussians
-from studio.types import Mesh, Splats
+from studio.types import Cameras, Conditioning, Mesh, Splats
 from tests.conftest import Said
 from tests.run.test_optimize import built
 from tests.run.tiny import equal, resumed, tiny_recipe
@@ -74,6 +75,70 @@ def test_n_steps_then_m_equal_all_at_once(models: Path, tmp_path: Path, stop_at:
     second = resumed(recipe, built, stop_at, tmp_path / "half")
     paths = [save(state, tmp_path / name) for state, name in ((whole, "whole"), (second, "resumed"))]
     assert paths[0].read_bytes() == paths[1].read_bytes()
+
+
+ELSEWHERE = (
+    "stages.0.guidance=[{ method = { kind = 'sds' } }, { weight = 0.5, method = { kind = 'sds' }, "
+    "cameras = { kind = 'orbit', views_per_step = 3 }, instants = { kind = 'random', per_step = 3 } }]"
+)
+
+
+def test_a_term_sees_views_and_instants_of_its_own(models: Path) -> None:
+    recipe = moving_recipe(models, ELSEWHERE)
+    (stage,) = stages = built(recipe)
+    shown: dict[str, list[Cameras]] = {}
+
+    def listening(term: BuiltTerm) -> BuiltTerm:
+        def conditioning(cameras: Cameras, background: torch.Tensor) -> Conditioning:
+            shown.setdefault(term.name, []).append(cameras)
+            return term.conditioning(cameras, background)
+
+        return replace(term, conditioning=conditioning)
+
+    heard = replace(stage, terms=tuple(map(listening, stage.terms)))
+    reports = list(optimize(recipe, (heard,), initial_state(recipe, CPU)))
+    assert {report.statistics["images"] for report in reports} == {5.0}
+    for step, (first, second) in enumerate(zip(shown["sds"], shown["sds_1"], strict=True)):
+        expected = draw_cameras(recipe, stages[0], step, 0.0, CPU, 1)
+        assert first.time is not None and second.time is not None and expected.time is not None
+        assert set(first.time.tolist()) <= {0.0, 0.25, 0.5, 0.75, 1.0}
+        assert torch.equal(second.world_to_camera, expected.world_to_camera)
+        assert torch.equal((3 * second.time).floor(), torch.arange(3.0))  # one in each third of the time
+
+
+def test_stopping_between_terms_that_look_elsewhere_changes_nothing(models: Path, tmp_path: Path) -> None:
+    recipe = moving_recipe(models, ELSEWHERE, "stages.0.scene.alternate_every=2", "particles=2")
+    whole = initial_state(recipe, CPU)
+    for _ in optimize(recipe, built(recipe), whole):
+        pass
+    second = resumed(recipe, built, 3, tmp_path / "half")
+    paths = [save(state, tmp_path / name) for state, name in ((whole, "whole"), (second, "resumed"))]
+    assert paths[0].read_bytes() == paths[1].read_bytes()
+
+
+def test_motion_and_shape_take_turns(models: Path) -> None:
+    """The side that waits is the same, bit for bit, for as long as it waits; its moments too."""
+    recipe = moving_recipe(models, "stages.0.scene.alternate_every=2")
+    state = initial_state(recipe, CPU)
+    (particle,) = state.particles
+
+    def sides() -> dict[str, list[torch.Tensor]]:
+        found: dict[str, list[torch.Tensor]] = {"shape": [], "motion": []}
+        for group in particle.optimizer.param_groups:
+            (parameter,) = group["params"]
+            moments = particle.optimizer.state.get(parameter, {}).values()
+            if parameter.numel():
+                found[group["name"].split("/")[0]] += [x.detach().clone() for x in (parameter, *moments)]
+        return found
+
+    before = sides()
+    for report in optimize(recipe, built(recipe), state):
+        after = sides()
+        trained, waits = ("motion", "shape") if (report.step - 1) // 2 % 2 == 0 else ("shape", "motion")
+        assert all(map(torch.equal, before[waits], after[waits]))
+        assert len(before[waits]) == len(after[waits])
+        assert not any(map(torch.equal, before[trained], after[trained]))
+        before = after
 
 
 def test_what_begins_to_move_is_what_was_there(models: Path) -> None:
@@ -173,6 +238,8 @@ def test_recipes_of_what_moves_come_back_from_their_file(models: Path, tmp_path:
         ),
         ("stages.0.instants={ kind = 'frames', count = 3, per_step = 4 }", r"per_step \(4\) must not exceed"),
         ("stages.0.scene={ kind = 'gaussians' }", "kind 'gaussians' came with instants; expected"),
+        ("stages.0.guidance.0.cameras={ kind = 'front' }", "cameras.kind = 'front' for clipart"),
+        ("stages.0.scene={ kind = 'deformable', alternate_every = 5 }", "expected shape_rate above 0"),
         ("prior.motions=['bent']", "bend"),
     ],
 )

@@ -77,6 +77,10 @@ class State(str, enum.Enum):
     CANCELLED = "cancelled"
 
 
+OVER = frozenset((State.FINISHED, State.FAILED, State.CANCELLED))
+"""The states of a job that nobody works at any more."""
+
+
 class Wish(str, enum.Enum):
     """What a person wants of a job that is running."""
 
@@ -362,7 +366,7 @@ class Queue:
         """
         with self._writing() as database:
             job = self._job(database, number)
-            if job.state in (State.QUEUED, State.RUNNING, State.PAUSED):
+            if job.state not in OVER:
                 raise StudioError(f"Job {number} is {job.state.value}; expected one that is over: cancel it.")
             database.execute("DELETE FROM jobs WHERE id = ?", (number,))
             _set_tags(database, number, ())
@@ -452,7 +456,7 @@ class Queue:
             return self._job(database, number)
 
     def _set_state(self, database: sqlite3.Connection, number: int, state: State, reason: str) -> None:
-        over = state in (State.FINISHED, State.FAILED, State.CANCELLED)
+        over = state in OVER
         database.execute(
             "UPDATE jobs SET state = ?, wish = '', reason = ?, ended_at = ? WHERE id = ?",
             (state.value, reason, self._clock() if over else None, number),

@@ -33,4 +33,4 @@ element.addEventListener('change', async event => {
 def page(service: Service, blocks: gr.Blocks) -> None:
     """The components of the page and what they do; its address says which table it shows."""
     gr.HTML(html_template=_TABLE, js_on_load=_SEND, elem_id="table")
-    tagged_jobs(service, blocks, "batch")
+    tagged_jobs("batch")

@@ -28,7 +28,7 @@ def page(service: Service, blocks: gr.Blocks) -> None:
     methods = gr.CheckboxGroup(list(method_kinds()), value=["sds", "ism", "csd"], label="Guidance methods")
     start = gr.Button("Compare", variant="primary", elem_id="compare")
     begun = gr.Textbox(visible=False)
-    tagged_jobs(service, blocks, "compare")
+    tagged_jobs("compare")
     side_by_side = gr.Button("Side by side", elem_id="side-by-side")
     frame = gr.HTML()
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
-import json
 import zipfile
 from pathlib import Path
+from typing import Literal
 
 from fastapi import FastAPI, Request
 from fastapi.responses import FileResponse, PlainTextResponse, Response, StreamingResponse
@@ -15,10 +14,12 @@ from starlette.concurrency import run_in_threadpool
 from studio.errors import StudioError
 from studio.prompts import slug
 from studio.web.clients import client_of
+from studio.web.live import answer
 from studio.web.preset_pictures import preset_picture
-from studio.web.request import job_number
+from studio.web.request import job_number, tag_named
 from studio.web.service import Service
-from studio.web.watch import watched
+from studio.web.tagged_jobs import tagged_now
+from studio.web.watch import watched_now
 
 _KEEP_S = 3600
 _LONGEST_NAME = 80
@@ -72,15 +73,16 @@ def add_routes(app: FastAPI, service: Service) -> None:
     @app.get("/watched", include_in_schema=False)
     def what_is_watched(request: Request) -> Response:
         try:
-            shown = watched(service, job_number(request), client_of(request.scope))
+            return answer(request, watched_now(service, job_number(request), client_of(request.scope)))
         except StudioError as error:
             return PlainTextResponse(str(error), 404)
-        body = json.dumps(shown).encode()
-        etag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
-        if request.headers.get("if-none-match") == etag:
-            return Response(status_code=304)
-        headers = {"etag": etag, "cache-control": "no-store"}
-        return Response(body, media_type="application/json", headers=headers)
+
+    @app.get("/tagged/{page}", include_in_schema=False)
+    def what_is_tagged(page: Literal["batch", "compare"], request: Request) -> Response:
+        try:
+            return answer(request, tagged_now(service, page, tag_named(request), client_of(request.scope)))
+        except StudioError as error:
+            return PlainTextResponse(str(error), 404)
 
     @app.get("/presets/{name}", include_in_schema=False)
     def preset_file(name: str) -> Response:

@@ -28,7 +28,7 @@ def job_number(request: gr.Request | Request) -> int | None:
     return int(named) if named.isascii() and named.isdecimal() and len(named) <= 12 else None
 
 
-def tag_named(request: gr.Request) -> str | None:
+def tag_named(request: gr.Request | Request) -> str | None:
     """The tag that the page's address names, if it names one."""
     return str(dict(request.query_params).get("tag", "")) or None
 

@@ -15,7 +15,7 @@ from typing import IO, Literal
 from studio.errors import StudioError
 from studio.evaluate.compare import recipes_to_compare
 from studio.export.formats import FORMATS, asset_paths
-from studio.jobs.queue import Job, Queue, State
+from studio.jobs.queue import OVER, Job, Queue, State
 from studio.prompts import slug
 from studio.recipes.config import AssetFormat, Recipe
 from studio.run.session import latest_preview
@@ -168,7 +168,7 @@ class Service:
         jobs = self.tagged(tag, client)
         path = self.queue.workspace / "comparisons" / f"{slug(tag)}.html"
         if not path.is_file():
-            left = sum(job.state in (State.QUEUED, State.RUNNING, State.PAUSED) for job in jobs)
+            left = sum(job.state not in OVER for job in jobs)
             folders = [job.folder for job in jobs if job.folder.is_dir()]
             if left or not folders:
                 raise StudioError(f"{left} of {len(jobs)} runs are not over; wait for them, or cancel them.")

@@ -2,40 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import gradio as gr
 
-from studio.jobs.queue import Job
+from studio.jobs.queue import OVER
 from studio.web import markup
-from studio.web.request import client_of, tag_named, told
+from studio.web.live import Now, live
 from studio.web.service import Service
 
-_EVERY_S = 1.0
+_PARTS = '<div data-part="tags"></div><div data-part="jobs" id="rows"></div>'
 
 
-def tagged_jobs(service: Service, blocks: gr.Blocks, page: str) -> None:
-    """Make the components.
+def tagged_jobs(page: str) -> gr.HTML:
+    """The component; the page's address says which tag it shows.
 
     Args:
-        page: whose; its tags begin with this word, and its address says which one is shown.
+        page: whose; its tags begin with this word.
     """
-    seen = gr.State(())
-    tags, cards = gr.HTML(), gr.HTML(elem_id="rows")
-    shown = [seen, tags, cards]
+    return live(f"tagged/{page}", _PARTS)
 
-    def show(before: tuple[Job, ...], request: gr.Request) -> tuple[Any, ...]:
-        client, tag = client_of(request), tag_named(request)
-        mine = [each for each in service.tags(client) if each.startswith(f"{page}-")]
-        if tag is None:
-            return (), markup.tags(mine, page), ""
-        with told():
-            jobs = tuple(service.tagged(tag, client))
-        if jobs == before:
-            return (gr.skip(),) * len(shown)
-        made = markup.overview(jobs) + markup.archive(tag) + markup.cards(jobs, "asset", "")
-        return jobs, markup.tags(mine, page), made
 
-    blocks.load(show, seen, shown, api_visibility="private", show_progress="hidden")
-    timer = gr.Timer(_EVERY_S)
-    timer.tick(show, seen, shown, api_visibility="private", show_progress="hidden", concurrency_limit=4)
+def tagged_now(service: Service, page: str, tag: str | None, client: str | None) -> Now:
+    """What the component shows: the tags of a page, and the jobs of one of them.
+
+    Raises:
+        StudioError: no job of this client's has the tag.
+    """
+    mine = [each for each in service.tags(client) if each.startswith(f"{page}-")]
+    parts = {"tags": markup.tags(mine, page), "jobs": ""}
+    jobs = [] if tag is None else service.tagged(tag, client)
+    if tag is not None:
+        parts["jobs"] = markup.overview(jobs) + markup.archive(tag) + markup.cards(jobs, "asset", "")
+    return Now(parts=parts, busy=any(job.state not in OVER for job in jobs), actions=[])

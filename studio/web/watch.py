@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, TypedDict
+from typing import Any
 
 import gradio as gr
 
-from studio.jobs.queue import State
+from studio.jobs.queue import OVER, State
 from studio.run.session import latest_preview
 from studio.web import markup
+from studio.web.live import Now, live
 from studio.web.progress import progress
 from studio.web.request import client_of, job_number, told
 from studio.web.service import Action, Service
@@ -27,44 +28,10 @@ _PARTS = """
 <details><summary>Log</summary><div data-part="log"></div></details>
 <div data-part="jobs"></div>
 """
-# Asked twice a second by every open page, so not through the library, whose events cost 50 ms of a core each.
-_LOOK = """
-let etag = '';
-const shown = {};
-const look = async () => {
-  try {
-    const asked = {cache: 'no-store', headers: {'If-None-Match': etag}};
-    const answer = document.hidden ? null : await fetch('watched' + window.location.search, asked);
-    if (answer && answer.ok) {
-      etag = answer.headers.get('etag');
-      const {actions, ...parts} = await answer.json();
-      for (const [name, html] of Object.entries(parts)) {
-        if (shown[name] !== html) element.querySelector(`[data-part=${name}]`).innerHTML = html;
-        shown[name] = html;
-      }
-      for (const name of ['pause', 'resume', 'cancel', 'retry'])
-        document.getElementById(name).disabled = !actions.includes(name);
-    }
-  } catch {}  // The server is away; it may come back.
-  setTimeout(look, 500);
-};
-look();
-"""
 
 
-class Watched(TypedDict):
-    """What the page shows now, as HTML by part, and the buttons that do something."""
-
-    status: str
-    preview: str
-    curves: str
-    log: str
-    jobs: str
-    actions: list[Action]
-
-
-def watched(service: Service, number: int | None, client: str | None) -> Watched:
-    """A client's job as it is; by default the one whose turn it is.
+def watched_now(service: Service, number: int | None, client: str | None) -> Now:
+    """What the page shows: a client's job as it is; by default the one whose turn it is.
 
     Raises:
         StudioError: there is none that this client may see.
@@ -72,17 +39,19 @@ def watched(service: Service, number: int | None, client: str | None) -> Watched
     jobs = service.jobs(client, others_too=True, most=12)
     job = service.job(number, client) if number is not None else next(iter(jobs), None)
     if job is None:
+        nothing = dict.fromkeys(("preview", "curves", "log", "jobs"), "")
         status = "<p>Nothing here yet: create something.</p>"
-        return Watched(status=status, preview="", curves="", log="", jobs="", actions=[])
+        return Now(parts={"status": status, **nothing}, busy=False, actions=[])
     newest, run = latest_preview(job.folder), progress(job.folder)
-    return Watched(
-        status=markup.status(job, run, service.queue.ahead_of(job.id)),
-        preview=markup.preview(job, None if newest is None else newest.name),
-        curves=markup.curves(run.curves, job.total_steps),
-        log=markup.log(run.log),
-        jobs=markup.cards(jobs, "asset", ""),
-        actions=[action for action, states in _WHERE.items() if job.state in states],
-    )
+    parts = {
+        "status": markup.status(job, run, service.queue.ahead_of(job.id)),
+        "preview": markup.preview(job, None if newest is None else newest.name),
+        "curves": markup.curves(run.curves, job.total_steps),
+        "log": markup.log(run.log),
+        "jobs": markup.cards(jobs, "asset", ""),
+    }
+    actions = [action for action, states in _WHERE.items() if job.state in states]
+    return Now(parts=parts, busy=any(each.state not in OVER for each in (job, *jobs)), actions=actions)
 
 
 def page(service: Service, blocks: gr.Blocks) -> None:
@@ -94,7 +63,7 @@ def page(service: Service, blocks: gr.Blocks) -> None:
             "cancel": gr.Button("Cancel", elem_id="cancel", variant="stop", min_width=80),
             "retry": gr.Button("Retry", elem_id="retry", min_width=80),
         }
-    gr.HTML(html_template=_PARTS, js_on_load=_LOOK)
+    live("watched", _PARTS)
 
     def acting(action: Action) -> Any:
         def act(request: gr.Request) -> None:

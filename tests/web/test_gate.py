@@ -147,7 +147,7 @@ def test_others_jobs_look_like_none(app: TestClient, job: int) -> None:
 def test_watching(app: TestClient, options: Options) -> None:
     number = submitted(app)["id"]
     first = app.get(f"/watched?job={number}", headers=ADA)
-    assert "a red cube" in first.json()["status"]
+    assert "a red cube" in first.json()["parts"]["status"]
     assert first.json()["actions"] == ["pause", "cancel"]
     etag = {"if-none-match": first.headers["etag"]}
     assert app.get(f"/watched?job={number}", headers={**ADA, **etag}).status_code == 304

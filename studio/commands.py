@@ -44,6 +44,7 @@ from studio.recipes.config import (
     ClipPriorConfig,
     LatentPriorConfig,
     LibraryPriorConfig,
+    NoPriorConfig,
     Recipe,
     SmallPriorConfig,
 )
@@ -398,6 +399,8 @@ def prior_info(command: arguments.PriorInfo) -> int:
             _describe_model(config.source)
         case ClipPriorConfig():
             print(f"the exact motion prior: {', '.join(gesture.name for gesture in GESTURES)}")
+        case NoPriorConfig():
+            print("none: for guidance that asks no diffusion model, such as pixels")
         case _:
             assert_never(config)
     return 0

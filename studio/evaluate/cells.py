@@ -19,7 +19,7 @@ from studio.export.images import to_pixels
 from studio.guidance.methods import citations
 from studio.priors.library import LibraryPrior
 from studio.recipes.config import Recipe
-from studio.recipes.guidance import GuidanceConfig, PgSbConfig
+from studio.recipes.guidance import AnyGuidanceConfig, PgSbConfig
 from studio.recipes.load import to_toml
 from studio.recipes.ramps import Ramp, value_at
 from studio.run.events import Event, EventLog
@@ -181,12 +181,15 @@ def _coverage(became: Sequence[str], truths: Sequence[Truth]) -> dict[str, Figur
     return {"modes_found": coverage.found, "modes_distance": coverage.distance}
 
 
-def _paper(method: GuidanceConfig) -> str:
-    paper = citations(method)[0]
+def _paper(method: AnyGuidanceConfig) -> str:
+    papers = citations(method)
+    if not papers:
+        return "no paper"
+    paper = papers[0]
     return f"{paper.authors.split(',')[0]} et al. {paper.year}, arXiv:{paper.arxiv}"
 
 
-def _scale(method: GuidanceConfig) -> float | None:
+def _scale(method: AnyGuidanceConfig) -> float | None:
     """The guidance scale, where it is one number."""
     scale: Ramp | None = getattr(method, "cfg_scale", None)
     if scale is None or value_at(scale, 0.0) != value_at(scale, 1.0):
@@ -194,7 +197,7 @@ def _scale(method: GuidanceConfig) -> float | None:
     return value_at(scale, 0.0)
 
 
-def _scale_in_words(method: GuidanceConfig) -> str:
+def _scale_in_words(method: AnyGuidanceConfig) -> str:
     if isinstance(method, PgSbConfig):
         return f"{method.lowest_scale:g}–{method.highest_scale:g}"
     scale: Ramp | None = getattr(method, "cfg_scale", None)

@@ -51,6 +51,7 @@ from studio.guidance.score_distillation import ScoreDistillation
 from studio.guidance.second import SecondPrior
 from studio.interfaces import Guidance, Prior
 from studio.recipes.guidance import (
+    AnyGuidanceConfig,
     AsdConfig,
     BridgeConfig,
     BsdConfig,
@@ -72,6 +73,7 @@ from studio.recipes.guidance import (
     MvdreamConfig,
     NfsdConfig,
     PgSbConfig,
+    PixelsConfig,
     RfdsConfig,
     SdiConfig,
     SdsConfig,
@@ -200,8 +202,10 @@ def negative_prompts(config: GuidanceConfig) -> tuple[NegativePrompt, ...]:
     return method_of(config).negatives
 
 
-def citations(config: GuidanceConfig) -> tuple[Citation, ...]:
-    """The papers to cite: the method's, then those of the options in use."""
+def citations(config: AnyGuidanceConfig) -> tuple[Citation, ...]:
+    """The papers to cite: the method's, then those of the options in use. Comparing pixels has none."""
+    if isinstance(config, PixelsConfig):
+        return ()
     method = method_of(config)
     used = {
         times.DREAMTIME: isinstance(method.times, times.DreamTime),

@@ -397,7 +397,7 @@ class LibraryPrior:
         Without a time they are at rest.
         """
         members = self.members(prompt, at_rest=cameras.time is None)
-        return torch.stack([self._images(member, cameras, background) for member in members])
+        return torch.stack([self.images_of(member, cameras, background) for member in members])
 
     def nearest_entry(
         self, images: Float[Tensor, "b 3 h w"], cameras: Cameras, background: Float[Tensor, "b 3"]
@@ -409,7 +409,7 @@ class LibraryPrior:
         small = adaptive_avg_pool2d(images.detach().float().cpu(), _RETRIEVAL_SIZE)
         rows = []
         for index in range(len(self.catalogue)):
-            truth = adaptive_avg_pool2d(self._images(Member(index), cameras, background), _RETRIEVAL_SIZE)
+            truth = adaptive_avg_pool2d(self.images_of(Member(index), cameras, background), _RETRIEVAL_SIZE)
             rows.append((truth - small).square().mean((1, 2, 3)))
         distances = torch.stack(rows)
         votes = distances.argmin(0).tolist()
@@ -418,7 +418,7 @@ class LibraryPrior:
         tied = [index for index, count in counts.items() if count == most]
         return Retrieval(min(tied, key=lambda index: float(distances[index].sum())), tuple(votes))
 
-    def _images(
+    def images_of(
         self, member: Member, cameras: Cameras, background: Float[Tensor, "b 3"]
     ) -> Float[Tensor, "b 3 h w"]:
         """One model's images in 0-1 from each camera over each background."""

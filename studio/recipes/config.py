@@ -15,7 +15,7 @@ from pydantic import ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
 
 from studio.prompts import MAX_CHARACTERS
-from studio.recipes.guidance import GuidanceConfig
+from studio.recipes.guidance import AnyGuidanceConfig, PixelsConfig
 from studio.recipes.ramps import Ramp, extremes, value_at
 
 _CONFIG = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True)
@@ -137,8 +137,20 @@ class ClipPriorConfig:
     """Factor of how far the gestures go."""
 
 
+@dataclass(frozen=True, kw_only=True, config=_CONFIG)
+class NoPriorConfig:
+    """No diffusion model, for guidance that asks none: ``pixels``."""
+
+    kind: Literal["none"] = "none"
+
+
 PriorConfig = Annotated[
-    AutoPriorConfig | LibraryPriorConfig | SmallPriorConfig | LatentPriorConfig | ClipPriorConfig,
+    AutoPriorConfig
+    | LibraryPriorConfig
+    | SmallPriorConfig
+    | LatentPriorConfig
+    | ClipPriorConfig
+    | NoPriorConfig,
     Field(discriminator="kind"),
 ]
 
@@ -770,7 +782,7 @@ class GuidanceTerm:
     """Where this term looks from; left out, what the stage shows."""
     instants: InstantsConfig | None = None
     """When this term sees a moving scene; left out, as the stage does."""
-    method: GuidanceConfig
+    method: AnyGuidanceConfig
     """The method."""
 
     @property
@@ -992,6 +1004,18 @@ class Recipe:
                         "fields of stages that follow one another must be alike, but for their rates "
                         "and occupancy_every"
                     )
+        return self
+
+    @model_validator(mode="after")
+    def _someone_to_ask(self) -> Recipe:
+        terms = [term for stage in self.stages for term in stage.guidance]
+        asking = [term.method for term in terms if (term.prior or self.prior) == NoPriorConfig()]
+        wrong = [method.kind for method in asking if not isinstance(method, PixelsConfig)]
+        if wrong:
+            raise ValueError(
+                f"prior.kind is 'none' and the method {wrong[0]} asks one; expected another prior, such as "
+                "'library', or method.kind = 'pixels'"
+            )
         return self
 
     @model_validator(mode="after")

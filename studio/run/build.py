@@ -12,6 +12,7 @@ from typing_extensions import assert_never
 from studio.cameras import build_cameras
 from studio.errors import StudioError
 from studio.guidance.methods import build_guidance, descends_through_prior
+from studio.guidance.pixels import PixelGuidance
 from studio.guidance.refusals import limits_of
 from studio.interfaces import CameraSampler, Guidance, Prior, Renderer
 from studio.ops.surfaces import Light
@@ -31,6 +32,7 @@ from studio.recipes.config import (
     Stage,
     VolumeConfig,
 )
+from studio.recipes.guidance import PixelsConfig
 from studio.recipes.ramps import Ramp
 from studio.renderers.cutouts import CutoutRenderer
 from studio.renderers.meshes import RasterRenderer
@@ -38,7 +40,8 @@ from studio.renderers.raster import studio_light
 from studio.renderers.splatting import SplatRenderer
 from studio.renderers.volume import VolumeRenderer
 from studio.run.build_prior import priors_beside
-from studio.run.conditioning import Told, told_in
+from studio.run.conditioning import Told, told_in, views_alone
+from studio.run.targets import build_target
 from studio.scenes.topology import Topology, build_topology
 
 
@@ -132,6 +135,8 @@ def build_renderer(config: RendererConfig, footprints: bool = False) -> Renderer
 
 def _build_stage(stage: Stage, recipe: Recipe, priors: Mapping[PriorConfig, Prior]) -> BuiltStage:
     for term in stage.guidance:
+        if isinstance(term.method, PixelsConfig):
+            continue
         for config in (term.prior or recipe.prior, term.views_prior):
             if config is not None:
                 _refuse_unservable_views(*stage.looks(term), priors[config])
@@ -152,12 +157,16 @@ def _build_term(
 ) -> BuiltTerm:
     config = term.prior or recipe.prior
     prior = priors[config]
-    second = None if term.views_prior is None else priors[term.views_prior]
-    told = told_in(recipe, term, config, prior, second)
-    if descends_through_prior(term.method) and isinstance(prior, LatentPrior):
-        prior = replace(prior, differentiable=True)
     name = term.method.kind if index == 0 else f"{term.method.kind}_{index}"
     views = _build_views(stage, term) if term.looks_elsewhere else None
+    if isinstance(term.method, PixelsConfig):
+        target = build_target(term.method.target, recipe.prompt, prior)
+        guidance = PixelGuidance(target, term.method)
+        return BuiltTerm(name, term.weight, guidance, views_alone, term.share, views)
+    second = None if term.views_prior is None else priors[term.views_prior]
+    told = told_in(recipe, term.method, config, prior, second)
+    if descends_through_prior(term.method) and isinstance(prior, LatentPrior):
+        prior = replace(prior, differentiable=True)
     return BuiltTerm(name, term.weight, build_guidance(term.method, prior, second), told, term.share, views)
 
 

@@ -18,6 +18,7 @@ from studio.priors.clips import ClipPrior
 from studio.priors.latent import Options, load_latent_prior
 from studio.priors.library import LibraryPrior
 from studio.priors.motions import motion_named
+from studio.priors.nobody import NoPrior
 from studio.prompts import clean_prompt
 from studio.recipes.config import (
     AutoPriorConfig,
@@ -26,6 +27,7 @@ from studio.recipes.config import (
     ClipPriorConfig,
     LatentPriorConfig,
     LibraryPriorConfig,
+    NoPriorConfig,
     PriorConfig,
     Recipe,
     SmallPriorConfig,
@@ -93,6 +95,8 @@ def _build_prior(config: PriorConfig, recipe: Recipe, device: torch.device) -> C
             return ChosenPrior(prior, f"the diffusion model {config.source}")
         case ClipPriorConfig():
             return _clips(config, recipe)
+        case NoPriorConfig():
+            return ChosenPrior(NoPrior(), "none: the guidance asks no diffusion model")
         case AutoPriorConfig():
             return _best(recipe, device)
         case _:

@@ -20,19 +20,25 @@ from studio.interfaces import Prior
 from studio.priors.debiasing import debiased_prompts
 from studio.priors.latent import LatentPrior
 from studio.prompts import Direction, ViewPrompts, clean_prompt
-from studio.recipes.config import GuidanceTerm, LatentPriorConfig, PriorConfig, Recipe
-from studio.recipes.guidance import VpcsmConfig
+from studio.recipes.config import LatentPriorConfig, PriorConfig, Recipe
+from studio.recipes.guidance import GuidanceConfig, VpcsmConfig
 from studio.run.controls import load_landmarks, with_control
-from studio.types import Cameras, Conditioning
+from studio.types import Cameras, Condition, Conditioning, PromptEmbedding
 
 Told = Callable[[Cameras, Float[Tensor, "b 3"]], Conditioning]
 """The branches for a batch of cameras over given background colours."""
 
 
+def views_alone(cameras: Cameras, background: Float[Tensor, "b 3"]) -> Conditioning:
+    """What guidance is told that asks no prior: where from, and what is behind."""
+    condition = Condition(PromptEmbedding(background.new_zeros(1, 1, 1)), cameras, background)
+    return Conditioning(positive=condition, null=condition)
+
+
 def told_in(
-    recipe: Recipe, term: GuidanceTerm, config: PriorConfig, prior: Prior, second: Prior | None
+    recipe: Recipe, method: GuidanceConfig, config: PriorConfig, prior: Prior, second: Prior | None
 ) -> Told:
-    """What one term of a recipe's guidance tells its priors.
+    """What one method of a recipe tells its priors.
 
     Args:
         config, prior: the one that the term asks.
@@ -41,18 +47,18 @@ def told_in(
     Raises:
         StudioError: a picture that the prior wants is missing or cannot be read.
     """
-    _refuse_unshown_image(term, config, prior)
+    _refuse_unshown_image(method, config, prior)
     told: Told = ViewPrompts(
         prior,
         recipe.prompt,
-        negatives=negative_prompts(term.method),
+        negatives=negative_prompts(method),
         null_prompt=recipe.negative_prompt,
         turned_null_prompt=recipe.turned_negative_prompt,
         view_words=recipe.view_words,
         camera=recipe.tell_camera,
         threshold_deg=recipe.view_threshold_deg,
-        perp_neg=term.method.scores.perp_neg != 0.0,
-        plain=asks_critic(term.method),
+        perp_neg=method.scores.perp_neg != 0.0,
+        plain=asks_critic(method),
         blend=recipe.view_blend,
         by_view=debiased(recipe),
     )
@@ -156,15 +162,15 @@ def _square_picture(path: Path) -> Float[Tensor, "1 3 s s"]:
     return pixels.movedim(-1, 0)[None]
 
 
-def _refuse_unshown_image(term: GuidanceTerm, config: PriorConfig, prior: Prior) -> None:
+def _refuse_unshown_image(method: GuidanceConfig, config: PriorConfig, prior: Prior) -> None:
     """A method that compares the prompt with and without an image wants one to be seen."""
-    if not isinstance(term.method, VpcsmConfig):
+    if not isinstance(method, VpcsmConfig):
         return
     shown = None
     if isinstance(config, LatentPriorConfig) and (config.image_prompt or limits_of(prior).needs_image):
         shown = config.image
     if shown is None:
         raise StudioError(
-            f"{term.method.kind} compares the prompt with and without an image, and the prior is shown none; "
+            f"{method.kind} compares the prompt with and without an image, and the prior is shown none; "
             "expected prior.image_prompt and prior.image, or use csm, which is the same without an image."
         )

@@ -55,6 +55,7 @@ from studio.recipes.guidance.pairs import (
     MvdreamConfig,
     SecondPriorConfig,
 )
+from studio.recipes.guidance.pixels import PixelsConfig, TargetConfig, TruthTarget, VideoTarget
 from studio.recipes.guidance.shared import (
     ConsistentNoise,
     DreamTimeTimes,
@@ -83,6 +84,7 @@ from studio.recipes.guidance.trajectories import (
 )
 
 __all__ = [
+    "AnyGuidanceConfig",
     "AsdConfig",
     "AutomaticBalance",
     "BridgeConfig",
@@ -118,6 +120,7 @@ __all__ = [
     "NotNegative",
     "OdeNoise",
     "PgSbConfig",
+    "PixelsConfig",
     "Positive",
     "RandomNoise",
     "RatioHeadConfig",
@@ -132,12 +135,15 @@ __all__ = [
     "SimConfig",
     "SjcConfig",
     "SweepTimes",
+    "TargetConfig",
     "TdmConfig",
     "TimesConfig",
     "TrainedCriticConfig",
+    "TruthTarget",
     "TsmConfig",
     "UcmConfig",
     "UniformTimes",
+    "VideoTarget",
     "VpcsmConfig",
     "VsdConfig",
     "WeightName",
@@ -178,3 +184,6 @@ GuidanceConfig = Annotated[
     | CfdConfig,
     Field(discriminator="kind"),
 ]
+"""The methods that ask a diffusion model."""
+
+AnyGuidanceConfig = Annotated[GuidanceConfig | PixelsConfig, Field(discriminator="kind")]

@@ -1,0 +1,79 @@
+"""From a recipe to the pictures that pixel guidance compares with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from typing_extensions import assert_never
+
+from studio.errors import StudioError
+from studio.guidance.pixels import Filmed, Target
+from studio.interfaces import Prior, Renderer, Scene
+from studio.priors.library import LibraryPrior
+from studio.prompts import clean_prompt
+from studio.recipes.guidance import TargetConfig, TruthTarget, VideoTarget
+from studio.renderers.instants import render
+from studio.types import Cameras
+from studio.video import read_footage
+
+
+def build_target(config: TargetConfig, prompt: str, prior: Prior) -> Target:
+    """The pictures that a recipe names.
+
+    Args:
+        prompt: the recipe's.
+        prior: the one of the term.
+
+    Raises:
+        StudioError: the video cannot be read; the truth is asked of a prior that does not know it.
+    """
+    match config:
+        case VideoTarget():
+            return Filmed(read_footage(Path(config.path)), nearest=config.between == "nearest")
+        case TruthTarget():
+            if not isinstance(prior, LibraryPrior):
+                raise StudioError(
+                    "method.target.kind = 'truth' asks the exact prior what a model looks like, and the "
+                    "term's prior is another; expected prior.kind = 'library', or a target of kind 'video'."
+                )
+            return Known(prior, clean_prompt(prompt))
+        case _:
+            assert_never(config)
+
+
+class Known:
+    """The first model that a prompt names, in its first motion, as the exact prior draws it. A ``Target``."""
+
+    def __init__(self, prior: LibraryPrior, prompt: str) -> None:
+        self._prior = prior
+        self._moving, self._at_rest = (prior.members(prompt, at_rest)[0] for at_rest in (False, True))
+
+    def knows(self, cameras: Cameras) -> Bool[Tensor, "b"]:
+        """Every view."""
+        return torch.ones(len(cameras), dtype=torch.bool)
+
+    def __call__(self, cameras: Cameras, background: Float[Tensor, "b 3"]) -> Float[Tensor, "b 3 h w"]:
+        """The model at the cameras' times; without any, at rest."""
+        member = self._at_rest if cameras.time is None else self._moving
+        return self._prior.images_of(member, cameras.to("cpu"), background)
+
+
+class Acted:
+    """What another scene shows, which is known: a ``Target`` for any camera and time."""
+
+    def __init__(self, scene: Scene[Any], renderer: Renderer[Any]) -> None:
+        self._scene = scene
+        self._renderer = renderer
+
+    def knows(self, cameras: Cameras) -> Bool[Tensor, "b"]:
+        """Every view."""
+        return torch.ones(len(cameras), dtype=torch.bool)
+
+    def __call__(self, cameras: Cameras, background: Float[Tensor, "b 3"]) -> Float[Tensor, "b 3 h w"]:
+        """The scene at the cameras' times."""
+        with torch.no_grad():
+            return render(self._scene, self._renderer, cameras, background).rgb

@@ -17,7 +17,8 @@ from studio.errors import StudioError, nearest
 from studio.priors.training.data import RenderDataConfig
 from studio.priors.training.evaluate import EvaluateConfig
 from studio.priors.training.train import TrainConfig
-from studio.run.asked import Asked, quoted
+from studio.recipes.project import read_project
+from studio.run.asked import Asked, project_lines, quoted, skeleton_lines
 
 RunFolder = Annotated[Positional[Path], arg(metavar="RUN")]
 PriorName = Annotated[str, arg(metavar="auto|library|small|FOLDER|HUB-ID")]
@@ -65,7 +66,8 @@ class OneDrawing:
     """What is told before the prompt."""
 
     image: Annotated[Positional[str], arg(metavar="IMAGE")]
-    """An SVG, PNG or WebP file, or a drawing that ships with the studio, such as "crab"."""
+    """An SVG, PNG or WebP file, a drawing that ships with the studio, such as "crab", or a project
+    (clipart.json)."""
 
 
 @dataclass(frozen=True)
@@ -74,11 +76,28 @@ class Animate(Generate, OneDrawing):
 
     preset: str = "aniclipart"
     """A preset of clipart, or the path of a recipe."""
+    keypoints: Annotated[Path | None, arg(metavar="FILE")] = None
+    """A project, or any JSON file with "keypoints" and "bones", from which only these are taken."""
 
     def asked(self) -> Asked:
-        """The same for the studio's other parts."""
+        """The same for the studio's other parts.
+
+        Raises:
+            StudioError: a project cannot be read, or names no drawing.
+        """
+        image = self.image
+        lines: tuple[str, ...] = ()
+        if image.lower().endswith(".json"):
+            project = read_project(Path(image))
+            if not project.drawing or self.keypoints is not None:
+                wrong = "has keypoints of its own" if project.drawing else "names no drawing"
+                raise StudioError(f"{image} {wrong}; try: studio animate DRAWING PROMPT --keypoints FILE")
+            image, lines = project.drawing, project_lines(project)
+        elif self.keypoints is not None:
+            lines = skeleton_lines(read_project(self.keypoints))
         asked = super().asked()
-        return replace(asked, overrides=(f"stages.0.scene.path={quoted(self.image)}", *asked.overrides))
+        path = f"stages.0.scene.path={quoted(image)}"
+        return replace(asked, overrides=(path, *lines, *asked.overrides))
 
 
 @dataclass(frozen=True)

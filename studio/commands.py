@@ -199,7 +199,7 @@ def _complete(run: Run) -> int:
 def export(command: arguments.Export) -> int:
     """Writes a run's scene to files."""
     if not command.files:
-        raise StudioError(f"No file was named; try: studio export {command.run} asset.spz turntable.gif")
+        raise StudioError(f"No file was named; try: studio export {command.run} asset.spz clip.gif")
     for path in _export(Run.open(command.run), command.files):
         print(path)
     return 0

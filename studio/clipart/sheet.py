@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -17,6 +18,8 @@ from studio.clipart.skeleton import skeleton_of
 from studio.clipart.vectors import CANVAS_PX
 from studio.errors import StudioError
 
+MOST_KEYPOINTS = 64
+"""That may be given."""
 NEAR_PX = 16.0
 """Keypoints that are this near to the sheet are moved onto it; those farther away are refused."""
 BRIDGE_PX = 6.0
@@ -74,8 +77,8 @@ def sheet_of(
         margin_px: how far the sheet reaches beyond the silhouette.
 
     Raises:
-        StudioError: nothing visible; keypoints far from the drawing, two at the same place or none; bones
-            that name no keypoint or form a loop.
+        StudioError: nothing visible; keypoints far from the drawing, two at the same place, none or too many;
+            bones that name no keypoint or form a loop.
     """
     silhouette = _silhouette(drawing)
     distance = _distance(silhouette, margin_px)
@@ -194,17 +197,25 @@ def _skeleton(silhouette: Mask, distance: Array) -> tuple[Array, Int[Tensor, "b 
 
 def _given_keypoints(keypoints: Tensor, distance: Array) -> Array:
     points = keypoints.detach().cpu().double().numpy()
-    if len(points) == 0:
-        raise StudioError("no keypoints came, expected at least one: leave them out to have them found.")
+    if not 1 <= len(points) <= MOST_KEYPOINTS:
+        raise StudioError(
+            f"{len(points) or 'no'} keypoints came, expected 1 to {MOST_KEYPOINTS}: leave them out to have "
+            "them found."
+        )
     if not np.isfinite(points).all():
         raise StudioError("keypoints came that are not finite numbers, expected canvas pixels.")
-    for number, (x, y) in enumerate(points):
-        away = -float(_at(distance, points[number : number + 1])[0])
+    off = -_at(distance, points)
+    for number, ((x, y), away) in enumerate(zip(points, off, strict=True)):
         if away > NEAR_PX or not (0 <= x <= CANVAS_PX and 0 <= y <= CANVAS_PX):
             raise StudioError(
                 f"keypoint {number} is at ({x:.0f}, {y:.0f}), {max(away, 0):.0f} pixels off the drawing, "
                 f"expected it on the drawing, in a canvas of {CANVAS_PX} pixels: move it there."
             )
+    if moved := [str(number) for number in np.flatnonzero(off > 0)]:
+        warnings.warn(
+            f"off the drawing, and moved onto it: keypoint{'s' * (len(moved) > 1)} {', '.join(moved)}",
+            stacklevel=1,
+        )
     points = _clamped(points, distance)
     gaps = np.linalg.norm(points[:, None] - points[None], axis=-1) + np.diag(np.full(len(points), np.inf))
     first, second = np.unravel_index(int(gaps.argmin()), gaps.shape)

@@ -130,11 +130,11 @@ def export_files(
                 _write_mesh(mesh, path, chosen, lit)
             case "ply" | "splat" | "spz":
                 written[index] = _write_splats(asset, path, chosen)
-            case "mp4" | "gif" | "webp":
+            case "mp4" | "gif" | "webp" | "apng":
                 assert frames is not None
                 write = write_mp4 if chosen == "mp4" else write_animation
                 write(frames, path)
-            case "svg" | "json":
+            case "svg" | "json" | "zip" | "clipart.json":
                 raise AssertionError("refused above")
             case "png":
                 write_contact_sheet(*contact_sheet(asset, renderer, mesh), path)

@@ -8,14 +8,17 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from numpy.typing import NDArray
+from torch import Tensor
 
 from studio.cameras import front
 from studio.clipart.drawing import read_drawing
 from studio.clipart.puppet import to_canvas
 from studio.errors import StudioError
-from studio.export.animated_svg import write_animated_svg
+from studio.export.animated_svg import write_animated_svg, write_svg_frames
 from studio.export.animation import spread
+from studio.export.files import write_bytes
 from studio.export.formats import CLIP, HOLDS_CURVES, format_of, suffixes
 from studio.export.images import to_pixels
 from studio.export.lottie import write_lottie
@@ -25,6 +28,7 @@ from studio.export.vector import VectorClip, vector_clip
 from studio.export.views import pictures
 from studio.interfaces import Renderer
 from studio.recipes.config import ExportConfig
+from studio.recipes.project import project_json
 from studio.types import Animation, Cutout
 
 _SHEET_FRAMES, _SHEET_SIZE = 12, 192
@@ -63,7 +67,8 @@ def write_clip(
             "none. Try resuming from an earlier checkpoint with a lower curves_rate_px."
         )
     begin("frames")
-    frames = _pictures(film, renderer, config.turntable_size)
+    drawn = _drawn(film, renderer, config.turntable_size)
+    frames = _over_white(drawn)
     rate = len(film.frames) / film.seconds
     curves = None if HOLDS_CURVES.isdisjoint(map(format_of, paths)) else _curves(clip)
     for path in paths:
@@ -71,10 +76,14 @@ def write_clip(
         match format_of(path):
             case "mp4":
                 write_mp4(frames, path, rate)
+            case "gif":
+                write_animation(frames, path, rate)
+            case "webp" | "apng":
+                write_animation(_cut_out(drawn), path, rate)
             case "png":
                 shown = spread(len(frames), _SHEET_FRAMES)
                 labels = [f"{float(film.times[index]) * film.seconds:.2f} s" for index in shown]
-                images = _pictures(film, renderer, _SHEET_SIZE)[shown]
+                images = _over_white(_drawn(film, renderer, _SHEET_SIZE)[shown])
                 write_contact_sheet(images, labels, min(len(shown), _SHEET_FRAMES // 2), path)
             case "svg":
                 assert curves is not None
@@ -82,18 +91,31 @@ def write_clip(
             case "json":
                 assert curves is not None
                 write_lottie(curves, path)
+            case "zip":
+                assert curves is not None
+                write_svg_frames(curves, path)
+            case "clipart.json":
+                write_bytes(path, project_json(clip.project, path.parent))
             case _:
-                write_animation(frames, path, rate)
+                raise AssertionError("refused above")
     return tuple(paths)
 
 
-def _pictures(film: Animation[Cutout], renderer: Renderer[Any], size: int) -> NDArray[np.uint8]:
-    """The frames ``[t, size, size, 3]`` over white."""
+def _drawn(film: Animation[Cutout], renderer: Renderer[Any], size: int) -> Float[Tensor, "t 4 h w"]:
+    """The frames over nothing, premultiplied."""
     camera = front(size, size)
     device = film.rest.vertices.device
-    return np.concatenate(
-        [to_pixels(pictures(renderer, frame, camera, 1.0, device).rgb) for frame in film.frames]
-    )
+    frames = [pictures(renderer, frame, camera, 0.0, device) for frame in film.frames]
+    return torch.cat([torch.cat([frame.rgb, frame.alpha], 1) for frame in frames])
+
+
+def _over_white(drawn: Float[Tensor, "t 4 h w"]) -> NDArray[np.uint8]:
+    return to_pixels(drawn[:, :3] + 1 - drawn[:, 3:])
+
+
+def _cut_out(drawn: Float[Tensor, "t 4 h w"]) -> NDArray[np.uint8]:
+    """Straight alpha."""
+    return to_pixels(torch.cat([drawn[:, :3] / drawn[:, 3:].clamp(min=1e-6), drawn[:, 3:]], 1))
 
 
 def _curves(clip: Clip) -> VectorClip:

@@ -1,4 +1,4 @@
-"""The formats that an asset can be written in, told by a file's suffix."""
+"""The formats that an asset can be written in, told by a file's suffix or, of a project, by its name."""
 
 from __future__ import annotations
 
@@ -20,23 +20,28 @@ _NAMES: dict[AssetFormat, str] = {
     "ply": "asset.ply",
     "splat": "asset.splat",
     "spz": "asset.spz",
-    "mp4": "turntable.mp4",
-    "gif": "turntable.gif",
-    "webp": "turntable.webp",
+    "mp4": "clip.mp4",
+    "gif": "clip.gif",
+    "webp": "clip.webp",
+    "apng": "clip.apng",
     "svg": "animation.svg",
     "json": "animation.json",
+    "zip": "frames.zip",
+    "clipart.json": "clipart.json",
     "png": "contact_sheet.png",
 }
 
 
 HOLDS_MESH: frozenset[AssetFormat] = frozenset(("glb", "obj", "stl", "usdz", "3mf"))
 HOLDS_SPLATS: frozenset[AssetFormat] = frozenset(("ply", "splat", "spz"))
-TURNTABLE: frozenset[AssetFormat] = frozenset(("mp4", "gif", "webp"))
-HOLDS_MOTION: frozenset[AssetFormat] = frozenset(("glb", "usdz", "ply", "mp4", "gif", "webp", "png"))
+TURNTABLE: frozenset[AssetFormat] = frozenset(("mp4", "gif", "webp", "apng"))
+HOLDS_MOTION: frozenset[AssetFormat] = TURNTABLE | {"glb", "usdz", "ply", "png"}
 
 
-HOLDS_CURVES: frozenset[AssetFormat] = frozenset(("svg", "json"))
-CLIP: frozenset[AssetFormat] = frozenset(("mp4", "gif", "webp", "svg", "json", "png"))
+HOLDS_CURVES: frozenset[AssetFormat] = frozenset(("svg", "json", "zip"))
+FLAT: frozenset[AssetFormat] = HOLDS_CURVES | {"clipart.json"}
+"""What clipart alone is written as."""
+CLIP: frozenset[AssetFormat] = TURNTABLE | FLAT | {"png"}
 """What clipart in motion is written as."""
 
 
@@ -51,6 +56,8 @@ def format_of(path: Path) -> AssetFormat:
     Raises:
         StudioError: there is no such format.
     """
+    if f".{path.name.lower()}".endswith(".clipart.json"):
+        return "clipart.json"
     suffix = path.suffix.lower().removeprefix(".")
     for known in FORMATS:
         if suffix == known:

@@ -12,8 +12,8 @@ from torch import Tensor
 from studio.export.files import to_bytes
 
 
-def to_pixels(images: Float[Tensor, "b 3 h w"]) -> NDArray[np.uint8]:
-    """Images in 0-1 as ``[b, h, w, 3]`` bytes."""
+def to_pixels(images: Float[Tensor, "b c h w"]) -> NDArray[np.uint8]:
+    """Images in 0-1 as ``[b, h, w, c]`` bytes."""
     return to_bytes(255 * images.permute(0, 2, 3, 1))
 
 

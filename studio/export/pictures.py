@@ -44,7 +44,12 @@ def write_mp4(frames: NDArray[np.uint8], path: Path, frames_per_second: float = 
 def write_animation(
     frames: NDArray[np.uint8], path: Path, frames_per_second: float = FRAMES_PER_SECOND
 ) -> None:
-    """Write frames ``[n, h, w, 3]`` as an endless ``.gif`` or ``.webp``, which takes as long as it should.
+    """Write frames as an endless ``.gif``, ``.webp`` or ``.apng``, which takes as long as it should.
+
+    Args:
+        frames: [n, h, w, 3], or [n, h, w, 4] with straight alpha for ``.webp`` and ``.apng``.
+        path: the suffix says what to write.
+        frames_per_second: may be any number.
 
     Raises:
         StudioError: the file cannot be written.

@@ -10,7 +10,7 @@ from torch import Tensor
 from typing_extensions import assert_never
 
 from studio.errors import StudioError
-from studio.export.formats import HOLDS_CURVES, HOLDS_MOTION, HOLDS_SPLATS, format_of, suffixes
+from studio.export.formats import FLAT, HOLDS_MOTION, HOLDS_SPLATS, format_of, suffixes
 from studio.export.shapes import Asset, Moving
 from studio.ops.field import Field
 from studio.types import Animation, Mesh, Splats
@@ -25,10 +25,10 @@ def refuse_formats(asset: Asset | Moving, paths: Sequence[Path]) -> None:
         StudioError: a format that holds splats for a scene without, or one instant for a scene in motion.
     """
     shape = asset.rest if isinstance(asset, Animation) else asset
-    unfit = HOLDS_CURVES if isinstance(shape, Splats) else HOLDS_CURVES | HOLDS_SPLATS
+    unfit = FLAT if isinstance(shape, Splats) else FLAT | HOLDS_SPLATS
     for path in paths:
         chosen = format_of(path)
-        if chosen in HOLDS_CURVES:
+        if chosen in FLAT:
             raise StudioError(
                 f"cannot export to {path}: .{chosen} holds flat drawings and the scene is solid. "
                 f"Expected one of {suffixes(without=unfit)}."

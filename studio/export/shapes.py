@@ -10,6 +10,7 @@ from typing_extensions import assert_never
 
 from studio.clipart.sheet import Sheet
 from studio.ops.field import Field
+from studio.recipes.project import Project
 from studio.types import Animation, Cutout, Mesh, Splats
 
 Asset = Splats | Mesh | Field
@@ -26,11 +27,13 @@ class Clip:
         film: its frames.
         sheet: the drawing's, at rest.
         source: the drawing's file, whose curves vector formats show.
+        project: what it can be animated from again.
     """
 
     film: Animation[Cutout]
     sheet: Sheet
     source: Path
+    project: Project
 
 
 def device_of(asset: Asset | Moving) -> torch.device:

@@ -24,6 +24,7 @@ Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 UnitInterval = Annotated[float, Field(ge=0.0, le=1.0)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
 Color = tuple[UnitInterval, UnitInterval, UnitInterval]
 Elevation = Annotated[float, Field(ge=-90.0, le=90.0)]
 Range = tuple[Ramp, Ramp]
@@ -403,6 +404,13 @@ class DeformableConfig:
         return self
 
 
+CanvasPoint = tuple[Finite, Finite]
+"""x, y in pixels of clipart's canvas of 256, y down."""
+Bone = tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]]
+CurveOffsets = tuple[CanvasPoint, CanvasPoint, CanvasPoint]
+Loop = Literal["there_and_back", "cyclic", "once"]
+
+
 @dataclass(frozen=True, kw_only=True, config=_CONFIG)
 class ClipartConfig:
     """A drawing whose keypoints travel along curves and take the rest of it along, as rigidly as possible
@@ -411,7 +419,7 @@ class ClipartConfig:
     kind: Literal["clipart"] = "clipart"
     path: Annotated[str, Field(min_length=1)]
     """An SVG, PNG or WebP file, or the name of a drawing that ships with the studio, such as ``crab``."""
-    loop: Literal["there_and_back", "cyclic", "once"] = "there_and_back"
+    loop: Loop = "there_and_back"
     """What follows when the curves end: the same way back, the beginning, or nothing."""
     texture_size: Annotated[int, Field(ge=64, le=4096)] = 512
     """Width and height of the drawing in pixels."""
@@ -419,6 +427,13 @@ class ClipartConfig:
     """Of the mesh's triangles, in pixels of a canvas of 256."""
     margin_px: Annotated[float, Field(ge=1.0, le=16.0)] = 4.0
     """Of transparent mesh around the drawing: its outline has gradients there."""
+    keypoints: tuple[CanvasPoint, ...] | None = None
+    """What moves: x, y on the drawing, in pixels of a canvas of 256. Left out, they are found."""
+    bones: tuple[Bone, ...] | None = None
+    """Pairs of ``keypoints``, counted from 0. Left out, the shortest tree over them."""
+    curves: tuple[CurveOffsets, ...] | None = None
+    """For each keypoint the three control points that its curve begins with, beside its place at rest. Left
+    out, the drawing begins at rest."""
     curves_rate_px: Positive = 0.5
     """Learning rate of the curves' control points, in canvas pixels a step."""
 
@@ -894,8 +909,9 @@ def _refuse_unmovable(before: SceneConfig, after: SceneConfig) -> None:
 
 
 AssetFormat = Literal[
-    "glb", "obj", "stl", "usdz", "3mf", "ply", "splat", "spz", "mp4", "gif", "webp", "svg", "json", "png"
-]
+    "glb", "obj", "stl", "usdz", "3mf", "ply", "splat", "spz",
+    "mp4", "gif", "webp", "apng", "svg", "json", "zip", "clipart.json", "png",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True, config=_CONFIG)
@@ -903,8 +919,9 @@ class ExportConfig:
     """Which files the finished run leaves."""
 
     formats: tuple[AssetFormat, ...] = ("glb", "ply", "mp4", "png")
-    """Mesh: glb, obj, stl, usdz, 3mf. Splats: ply, splat, spz. Turntable: mp4, gif, webp. Sheet: png. Clipart
-    alone: svg that moves by itself, json for Lottie; its mp4, gif and webp are the clip."""
+    """Mesh: glb, obj, stl, usdz, 3mf. Splats: ply, splat, spz. Turntable, or clip of clipart: mp4, gif, webp,
+    apng. Sheet: png. Clipart alone: svg that moves by itself, json for Lottie, zip of one svg a frame,
+    clipart.json to be edited and animated again."""
     mesh_faces: Annotated[int, Field(ge=100, le=2_000_000)] = 20_000
     """Budget of the mesh."""
     texture_size: Annotated[int, Field(ge=64, le=8192)] = 1024
@@ -1021,33 +1038,36 @@ class Recipe:
     @model_validator(mode="after")
     def _formats_hold_the_scene(self) -> Recipe:
         kind = _at_rest(self.stages[-1].scene).kind
-        flat = [name for name in self.export.formats if name in ("svg", "json")]
+        flat = [name for name in self.export.formats if name in ("svg", "json", "zip", "clipart.json")]
         if kind != "clipart" and flat:
             raise ValueError(
                 f"export.formats has {', '.join(flat)}, which hold flat drawings, and the last scene is of "
-                f"kind '{kind}'; expected formats among glb, obj, stl, usdz, 3mf, mp4, gif, webp and png"
+                f"kind '{kind}'; expected formats among glb, obj, stl, usdz, 3mf, mp4, gif, webp, apng "
+                "and png"
             )
         solid = [
-            name for name in self.export.formats if name not in ("mp4", "gif", "webp", "svg", "json", "png")
+            name
+            for name in self.export.formats
+            if name in ("glb", "obj", "stl", "usdz", "3mf", "ply", "splat", "spz")
         ]
         if kind == "clipart" and solid:
             raise ValueError(
                 f"export.formats has {', '.join(solid)}, which hold solid shapes, and the last scene is "
-                "clipart; expected formats among mp4, gif, webp, svg, json and png"
+                "clipart; expected formats among mp4, gif, webp, apng, svg, json, zip, clipart.json and png"
             )
         wrong = [name for name in self.export.formats if name in ("ply", "splat", "spz")]
         if kind != "gaussians" and wrong:
             raise ValueError(
                 f"export.formats has {', '.join(wrong)}, which hold splats, and the last scene is of kind "
-                f"'{kind}'; expected formats among glb, obj, stl, usdz, 3mf, mp4, gif, webp and png"
+                f"'{kind}'; expected formats among glb, obj, stl, usdz, 3mf, mp4, gif, webp, apng and png"
             )
         moves = isinstance(self.stages[-1].scene, DeformableConfig)
         still = [name for name in self.export.formats if name in ("obj", "stl", "3mf", "splat", "spz")]
         if moves and still:
             raise ValueError(
                 f"export.formats has {', '.join(still)}, which hold one instant, and the last scene moves; "
-                f"expected formats among glb, usdz, {'ply, ' if kind == 'gaussians' else ''}mp4, gif, webp "
-                "and png"
+                f"expected formats among glb, usdz, {'ply, ' if kind == 'gaussians' else ''}mp4, gif, webp, "
+                "apng and png"
             )
         return self
 

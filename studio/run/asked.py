@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from studio.recipes.config import LatentPriorConfig, LibraryPriorConfig, Recipe
 from studio.recipes.load import load
+from studio.recipes.project import Project
 from studio.run.prior_names import prior_named
 
 
@@ -62,6 +63,32 @@ def _prior_lines(name: str) -> Sequence[str]:
             return "prior.kind=latent", f"prior.source={quoted(source)}"
         case config:
             return (f"prior.kind={config.kind}",)
+
+
+def skeleton_lines(project: Project) -> tuple[str, ...]:
+    """A project's keypoints and bones, as overrides."""
+    lines = [f"stages.0.scene.keypoints={json.dumps(project.keypoints)}"]
+    if project.bones is not None:
+        lines.append(f"stages.0.scene.bones={json.dumps(project.bones)}")
+    return tuple(lines)
+
+
+def project_lines(project: Project) -> tuple[str, ...]:
+    """All of a project but its drawing and its words, as overrides. Its motion is gone on from."""
+    lines = [
+        *skeleton_lines(project),
+        f"stages.0.scene.texture_size={project.texture_size}",
+        f"stages.0.scene.edge_px={project.mesh.edge_px}",
+        f"stages.0.scene.margin_px={project.mesh.margin_px}",
+    ]
+    if (motion := project.motion) is not None:
+        lines += [
+            f"stages.0.scene.curves={json.dumps(motion.delta)}",
+            f"stages.0.scene.loop={motion.loop}",
+            f"export.motion_frames={motion.frames}",
+            f"export.motion_seconds={motion.frames / motion.fps}",
+        ]
+    return tuple(lines)
 
 
 def quoted(text: str) -> str:

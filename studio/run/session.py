@@ -167,7 +167,8 @@ class Run:
         if isinstance(scene, Clipart):
             with torch.no_grad():
                 film = detached(scene.animation(export.motion_frames, export.motion_seconds))
-            return Clip(film, scene.puppet.sheet, drawing_file(scene.config))
+            project = scene.project(self.recipe.prompt, self.recipe.seed, film)
+            return Clip(film, scene.puppet.sheet, drawing_file(scene.config), project)
         if not isinstance(scene, Deformable):
             return self.primitives(particle)
         with torch.no_grad():

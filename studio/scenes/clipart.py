@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -17,10 +18,12 @@ from studio.clipart.sheet import sheet_of
 from studio.errors import StudioError
 from studio.interfaces import ParameterGroup
 from studio.recipes.config import ClipartConfig
+from studio.recipes.project import Project, ProjectMesh, ProjectMotion
 from studio.resources import clipart
 from studio.types import Animation, Cutout
 
 _CURVES = "curves"
+_PROJECT_DIGITS = 4
 
 
 class Clipart:
@@ -42,13 +45,21 @@ class Clipart:
 
     @staticmethod
     def initial(config: ClipartConfig) -> Clipart:
-        """The drawing at rest.
+        """The drawing at rest, or with the curves that the recipe gives.
 
         Raises:
-            StudioError: the file is no drawing, or shows nothing.
+            StudioError: the file is no drawing, or shows nothing; keypoints, bones or curves that do not fit.
         """
         puppet = puppet_of(config)
-        return Clipart(puppet, torch.zeros(len(puppet.keypoints), 3, 2), config)
+        curves = (
+            torch.zeros(len(puppet.keypoints), 3, 2) if config.curves is None else torch.tensor(config.curves)
+        )
+        if len(curves) != len(puppet.keypoints):
+            raise StudioError(
+                f"{len(curves)} curves came for {len(puppet.keypoints)} keypoints, expected one for each: "
+                "give the keypoints that they belong to, too, or leave the curves out."
+            )
+        return Clipart(puppet, curves, config)
 
     def __len__(self) -> int:
         """Triangles."""
@@ -81,6 +92,38 @@ class Clipart:
         loops = self.config.loop != "once"
         played = torch.arange(frames, dtype=torch.float32) / max(frames if loops else frames - 1, 1)
         return Animation(self.at(None), tuple(posed), played, seconds, loops)
+
+    def project(self, prompt: str, seed: int, film: Animation[Cutout]) -> Project:
+        """What it can be animated from again.
+
+        Args:
+            prompt, seed: what it was animated as.
+            film: as ``animation`` gives it.
+        """
+
+        def rounded(points: Tensor) -> Any:
+            return (
+                (points.detach().cpu().double() * 10**_PROJECT_DIGITS)
+                .round()
+                .div(10**_PROJECT_DIGITS)
+                .tolist()
+            )
+
+        return Project(
+            drawing=self.config.path,
+            texture_size=self.config.texture_size,
+            prompt=prompt,
+            seed=seed,
+            keypoints=tuple(map(tuple, rounded(self.puppet.keypoints))),
+            bones=tuple(map(tuple, self.puppet.sheet.bones.tolist())),
+            motion=ProjectMotion(
+                delta=tuple((tuple(a), tuple(b), tuple(c)) for a, b, c in rounded(self.curves)),
+                loop=self.config.loop,
+                frames=len(film.frames),
+                fps=len(film.frames) / film.seconds,
+            ),
+            mesh=ProjectMesh(edge_px=self.config.edge_px, margin_px=self.config.margin_px),
+        )
 
     def bone_stretch(self, times: Float[Tensor, "t"]) -> Float[Tensor, ""]:
         """Mean squared change of the bones' lengths, as shares of the canvas (AniClipart)."""
@@ -136,17 +179,27 @@ def puppet_of(config: ClipartConfig) -> Puppet:
     """The drawing of a recipe on its strings.
 
     Raises:
-        StudioError: the file is no drawing, or shows nothing.
+        StudioError: the file is no drawing, or shows nothing; keypoints or bones that do not fit.
     """
     path = drawing_file(config)
     stamp = path.stat().st_mtime_ns if path.is_file() else 0
-    return _puppet(path, stamp, config.texture_size, config.edge_px, config.margin_px)
+    at_rest = ClipartConfig(
+        path=str(path),
+        texture_size=config.texture_size,
+        edge_px=config.edge_px,
+        margin_px=config.margin_px,
+        keypoints=config.keypoints,
+        bones=config.bones,
+    )
+    return _puppet(at_rest, stamp)
 
 
 @lru_cache(maxsize=4)
-def _puppet(path: Path, stamp: int, texture_size: int, edge_px: float, margin_px: float) -> Puppet:
-    drawing = read_drawing(path, texture_size)
-    return Puppet.of(drawing, sheet_of(drawing, edge_px=edge_px, margin_px=margin_px))
+def _puppet(config: ClipartConfig, stamp: int) -> Puppet:
+    drawing = read_drawing(Path(config.path), config.texture_size)
+    keypoints = None if config.keypoints is None else torch.tensor(config.keypoints).reshape(-1, 2)
+    bones = None if config.bones is None else torch.tensor(config.bones, dtype=torch.long).reshape(-1, 2)
+    return Puppet.of(drawing, sheet_of(drawing, keypoints, bones, config.edge_px, config.margin_px))
 
 
 def _bezier(t: Float[Tensor, "t"]) -> Float[Tensor, "t 3"]:

@@ -37,7 +37,9 @@ def add_routes(app: FastAPI, service: Service) -> None:
             return PlainTextResponse(str(error), 404)
         name = None
         if "download" in request.query_params or wanted == "recipe":
-            name = f"{slug(job.prompt)}{path.suffix}"
+            # A format may have more to it than a suffix: clipart.json.
+            ending = path.suffix if wanted in ("recipe", "preview") else f".{wanted}"
+            name = f"{slug(job.prompt)}{ending}"
         if wanted == "obj":
             return _with_its_materials(path, slug(job.prompt))
         headers = {"cache-control": f"private, max-age={_KEEP_S if wanted == 'preview' else 0}"}

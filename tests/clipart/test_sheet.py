@@ -162,7 +162,8 @@ def test_given_keypoints_are_kept_and_joined() -> None:
 
 
 def test_a_keypoint_just_off_the_drawing_is_moved_onto_it() -> None:
-    made = sheet_of(discs((128, 128, 60)), torch.tensor([[128.0, 128.0], [196.0, 128.0]]))
+    with pytest.warns(UserWarning, match="moved onto it: keypoint 1$"):
+        made = sheet_of(discs((128, 128, 60)), torch.tensor([[128.0, 128.0], [196.0, 128.0]]))
     x, y = made.vertices[made.keypoints[1]].tolist()
     assert 186 < x < 193 and y == pytest.approx(128, abs=1)
 
@@ -174,8 +175,9 @@ def test_a_keypoint_just_off_the_drawing_is_moved_onto_it() -> None:
         ([[128.0, 400.0]], None, "off the drawing"),
         ([[float("nan"), 1.0]], None, "not finite"),
         ([[128.0, 128.0], [128.2, 128.0]], None, "at the same place"),
-        ([], None, "at least one"),
+        ([], None, "expected 1 to 64"),
         ([[128.0, 128.0], [140.0, 128.0]], [[0, 2]], "keypoint 2"),
+        ([[40.0 + 2 * x, 128.0] for x in range(65)], None, "65 keypoints came"),
         ([[128.0, 128.0], [140.0, 128.0]], [[0, 1], [1, 0]], "form a loop"),
         (None, [[0, 1]], "bones came without keypoints"),
     ],

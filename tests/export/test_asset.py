@@ -19,7 +19,7 @@ from scipy.spatial import cKDTree
 from studio.errors import StudioError
 from studio.evaluate.metrics import check_mesh
 from studio.export.asset import ExportReport, export_asset, export_files
-from studio.export.formats import HOLDS_CURVES, asset_paths, format_of
+from studio.export.formats import FLAT, asset_paths, format_of
 from studio.export.reconstruction import baked_cameras, fused_cameras, held_out_cameras, level_cameras
 from studio.ops.surfaces import Light
 from studio.recipes.config import AssetFormat, ExportConfig
@@ -31,7 +31,7 @@ from tests.export.conftest import export_quickly
 from tests.export.gltf_player import chunks
 from tests.export.shapes import random_splats, splats_on, stool
 
-FORMATS: tuple[AssetFormat, ...] = tuple(name for name in get_args(AssetFormat) if name not in HOLDS_CURVES)
+FORMATS: tuple[AssetFormat, ...] = tuple(name for name in get_args(AssetFormat) if name not in FLAT)
 CONFIG = ExportConfig(
     formats=FORMATS, mesh_faces=6000, texture_size=512, turntable_frames=6, turntable_size=64
 )
@@ -102,9 +102,9 @@ def test_obj_and_stl_hold_the_same_mesh(exported: tuple[ExportReport, Path, list
 
 def test_pictures_have_their_sizes(exported: tuple[ExportReport, Path, list[str]]) -> None:
     folder = exported[1]
-    assert imageio.imread(folder / "turntable.mp4").shape == (6, 64, 64, 3)
-    for suffix in ("gif", "webp"):
-        with Image.open(folder / f"turntable.{suffix}") as animation:
+    assert imageio.imread(folder / "clip.mp4").shape == (6, 64, 64, 3)
+    for suffix in ("gif", "webp", "apng"):
+        with Image.open(folder / f"clip.{suffix}") as animation:
             assert animation.n_frames == 6 and animation.size == (64, 64)
     sheet = np.asarray(Image.open(folder / "contact_sheet.png"))
     assert sheet.shape[1] == 8 * 256

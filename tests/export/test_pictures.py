@@ -32,7 +32,7 @@ def test_mp4_read_back(tmp_path: Path, height: int, width: int) -> None:
     assert about["codec"] == "h264" and about["fps"] == 24 and about["pix_fmt"].startswith("yuv420p")
 
 
-@pytest.mark.parametrize("suffix", [".gif", ".webp"])
+@pytest.mark.parametrize("suffix", [".gif", ".webp", ".apng"])
 def test_animations_read_back(tmp_path: Path, suffix: str) -> None:
     frames = moving_bar(6, 40, 60)
     write_animation(frames, tmp_path / f"a{suffix}", frames_per_second=20.0)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from xml.etree import ElementTree
@@ -14,6 +16,7 @@ from PIL import Image, ImageSequence
 from studio.errors import StudioError
 from studio.recipes.config import Recipe
 from studio.recipes.load import load
+from studio.recipes.project import read_project
 from studio.run.build import BuiltStage, build_stages
 from studio.run.build_prior import build_prior
 from studio.run.checkpoint import save
@@ -31,6 +34,8 @@ LINES = (
     "export.motion_frames=8",
     "export.turntable_size=48",
 )
+SETS = [word for line in LINES for word in ("--set", line)]
+PROJECT_ONLY = ("--set", "export.formats=['clipart.json']", "--set", "stages.0.steps=1")
 
 
 def clipart_recipe(prompt: str = "the crab is dancing", *overrides: str) -> Recipe:
@@ -54,34 +59,89 @@ def test_a_run_resumes_bit_for_bit(tmp_path: Path) -> None:
 
 
 def test_from_a_drawing_to_files_that_play(studio_command: Callable[..., Said], tmp_path: Path) -> None:
-    sets = [word for line in LINES for word in ("--set", line)]
-    formats = ("--set", "export.formats=['gif','webp','mp4','svg','json','png']")
-    said = studio_command("animate", "crab", "the crab jumps", "--output", str(tmp_path), *sets, *formats)
+    formats = ("--set", "export.formats=['gif','webp','apng','mp4','svg','json','zip','clipart.json','png']")
+    said = studio_command("animate", "crab", "the crab jumps", "--output", str(tmp_path), *SETS, *formats)
     assert said.code == 0, said.err
     assert "the exact motion prior: of its gestures the prompt names jump" in said.out
     (run,) = tmp_path.iterdir()
     metrics = json.loads((run / "metrics.json").read_text())
     assert metrics["nearest_motion"] and metrics["travel_px"] > 0
     assets = run / "assets"
-    for name in ("turntable.gif", "turntable.webp"):
+    for name in ("clip.gif", "clip.webp", "clip.apng"):
         with Image.open(assets / name) as film:
             durations = []
             for frame in ImageSequence.Iterator(film):
                 frame.load()  # a .webp tells how long a frame takes once it is read
                 durations.append(frame.info["duration"])
             assert len(durations) == 8 and sum(durations) == 2000
+            corner = film.convert("RGBA").getpixel((0, 0))
+            assert isinstance(corner, tuple) and (corner[3] == 0) == (name != "clip.gif"), (name, corner)
+    with zipfile.ZipFile(assets / "frames.zip") as frames:
+        assert len(frames.namelist()) == 8
     svg = ElementTree.fromstring((assets / "animation.svg").read_text())  # noqa: S314  (our own)
     assert any(element.tag.endswith("animate") for element in svg.iter())
     lottie = json.loads((assets / "animation.json").read_text())
     assert lottie["op"] - lottie["ip"] == 8 and (lottie["op"] - lottie["ip"]) / lottie["fr"] == 2.0
+    # What was made can be made again from its project: of the same curves, with one step more.
+    project = read_project(assets / "clipart.json")
+    assert project.motion is not None and project.drawing == "crab" and project.prompt == "the crab jumps"
+    again = ("animate", str(assets / "clipart.json"), "the crab jumps", "--output", str(tmp_path / "again"))
+    said = studio_command(
+        *again, *SETS, "--set", "export.formats=['clipart.json']", "--set", "stages.0.steps=1"
+    )
+    assert said.code == 0, said.err
+    (second,) = (tmp_path / "again").glob("*/assets/clipart.json")
+    moved = read_project(second)
+    assert (moved.keypoints, moved.bones, moved.mesh) == (project.keypoints, project.bones, project.mesh)
+    assert moved.motion is not None and (moved.motion.loop, moved.motion.frames) == ("there_and_back", 8)
+    step = torch.tensor(moved.motion.delta) - torch.tensor(project.motion.delta)
+    assert 0.1 < float(step.abs().max()) < 1.0
     # Nothing of it is solid.
     refused = studio_command("export", str(run), str(tmp_path / "crab.glb"))
     assert refused.code == 2 and ".glb holds solid shapes and the scene is clipart" in refused.err
 
 
+def test_keypoints_are_the_users(studio_command: Callable[..., Said], tmp_path: Path) -> None:
+    sets = [
+        word
+        for line in (*LINES, "stages.0.steps=1", "export.formats=['clipart.json']")
+        for word in ("--set", line)
+    ]
+    given, edge = [[128.0, 128.0], [100.0, 140.0]], [128.0, 240.0]
+    (tmp_path / "points.json").write_text(json.dumps({"keypoints": [*given, edge], "bones": [[0, 1]]}))
+    words = (
+        "animate",
+        "cat",
+        "it jumps",
+        "--keypoints",
+        str(tmp_path / "points.json"),
+        "--output",
+        str(tmp_path),
+    )
+    said = studio_command(*words, *sets)
+    assert said.code == 0, said.err
+    assert "off the drawing, and moved onto it: keypoint 2" in said.err
+    project = read_project(tmp_path / "it-jumps" / "assets" / "clipart.json")
+    assert [list(point) for point in project.keypoints[:2]] == given and project.bones == ((0, 1),)
+    assert 0 < math.dist(project.keypoints[2], edge) < 16
+
+
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
+        (("stages.0.scene.keypoints=[]",), "no keypoints came, expected 1 to 64"),
+        (("stages.0.scene.keypoints=[[128,128],[130,nan]]",), r"keypoints.1.1 is nan; expected a number"),
+        (("stages.0.scene.keypoints=[[128,128],[128,128.5]]",), "keypoints 0 and 1 are at the same place"),
+        (
+            ("stages.0.scene.keypoints=[[128,128],[2,2]]",),
+            r"keypoint 1 is at \(2, 2\), .* off the drawing",
+        ),
+        (
+            ("stages.0.scene.keypoints=[[128,128],[100,128]]", "stages.0.scene.bones=[[0,2]]"),
+            "bones name keypoint 2, expected 0-1",
+        ),
+        (("stages.0.scene.bones=[[0,1]]",), "bones came without keypoints"),
+        (("stages.0.scene.curves=[[[0,0],[0,0],[0,0]]]",), "1 curves came for .* keypoints"),
         (("export.formats=['glb']",), "hold solid shapes, and the last scene is clipart"),
         (("stages.0.cameras={kind='fixed_set'}",), "expected cameras.kind = 'front' for clipart"),
         (("stages.0.scene.path='crabb'",), "no clipart 'crabb'.*Did you mean 'crab'"),

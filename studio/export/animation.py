@@ -42,6 +42,12 @@ def shape_at(animation: Animation[Mesh] | Animation[Splats], time: float) -> Mes
     return before if share == 0.0 else _between(before, after, share)
 
 
+def rate_of(animation: Animation[Mesh] | Animation[Splats]) -> float:
+    """Frames a second, of evenly spread ones: the last is at the end or, in a loop, one before it."""
+    count = len(animation.frames)
+    return max(count if animation.loops else count - 1, 1) / animation.seconds
+
+
 def spread(count: int, most: int) -> list[int]:
     """At most so many of ``count`` frames, evenly spread, the first and the last among them."""
     return [int(index) for index in np.unique(np.linspace(0, count - 1, min(count, most)).round())]

@@ -6,17 +6,19 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import assert_never
 
 from studio.cameras import turntable
-from studio.export.animation import shape_at, spread, turntable_times
+from studio.export.animation import rate_of, shape_at, spread, turntable_times
 from studio.export.clip import write_clip
 from studio.export.files import check_writable
-from studio.export.formats import HOLDS_MESH, TURNTABLE, asset_paths, format_of
+from studio.export.film import film_of_views, front_film
+from studio.export.formats import asset_paths, format_of
+from studio.export.four_dgs import write_4dgs
 from studio.export.glb import write_glb
 from studio.export.images import to_pixels
 from studio.export.motion import moving, redressed
@@ -34,16 +36,18 @@ from studio.export.reconstruction import (
 from studio.export.refusals import refuse_formats, refuse_unsound
 from studio.export.shapes import Asset, Clip, Moving, device_of
 from studio.export.sheet import contact_sheet
+from studio.export.skinned import write_skinned
 from studio.export.splat import write_splat
 from studio.export.spz import write_spz
 from studio.export.stl import write_stl
 from studio.export.texture import with_gutters
 from studio.export.three_mf import write_3mf
+from studio.export.usdc import write_usdc
 from studio.export.usdz import write_usdz
 from studio.export.views import pictures, unlit
 from studio.interfaces import Renderer
 from studio.ops.field import Field
-from studio.recipes.config import ExportConfig
+from studio.recipes.config import HOLDS_MESH, TURNTABLE, ExportConfig
 from studio.types import Animation, Mesh, Splats
 
 _JUDGED_INSTANTS = 8
@@ -90,7 +94,8 @@ def export_files(
     Every file is complete or absent, and a file that stood there before stays if its successor fails.
 
     What moves is written with its motion: as an animated ``.glb`` or ``.usdz``, as turntables in which time
-    runs while the camera turns, and splats as a folder of numbered ``.ply``.
+    runs while the camera turns, as films from cameras that stand still, and splats as a folder of numbered
+    ``.ply`` or with the nodes that carry them.
 
     Args:
         asset: what to write, without gradients.
@@ -128,12 +133,16 @@ def export_files(
             case "glb" | "obj" | "stl" | "usdz" | "3mf":
                 assert mesh is not None
                 _write_mesh(mesh, path, chosen, lit)
-            case "ply" | "splat" | "spz":
+            case "ply" | "splat" | "spz" | "usdc" | "skinned.zip" | "4dgs":
                 written[index] = _write_splats(asset, path, chosen)
             case "mp4" | "gif" | "webp" | "apng":
                 assert frames is not None
                 write = write_mp4 if chosen == "mp4" else write_animation
                 write(frames, path)
+            case "front.mp4" | "views.mp4":
+                assert isinstance(asset, Animation)
+                film = front_film if chosen == "front.mp4" else film_of_views
+                write_mp4(film(asset, renderer, config.turntable_size), path, rate_of(asset))
             case "svg" | "json" | "zip" | "clipart.json":
                 raise AssertionError("refused above")
             case "png":
@@ -212,21 +221,30 @@ def _turntable(asset: Asset | Moving, renderer: Renderer[Any], config: ExportCon
     return np.concatenate(frames)
 
 
-def _write_splats(asset: Asset | Moving, path: Path, chosen: Literal["ply", "splat", "spz"]) -> Path:
-    """Writes splats, or a folder of them in motion; returns what was written."""
-    if isinstance(asset, Animation):
-        frames = [frame for frame in asset.frames if isinstance(frame, Splats)]
-        return write_ply_sequence(frames, path)
-    assert isinstance(asset, Splats)
-    match chosen:
-        case "ply":
-            write_ply(asset, path)
-        case "splat":
-            write_splat(asset, path)
-        case "spz":
-            write_spz(asset, path)
+def _write_splats(
+    asset: Asset | Moving, path: Path, chosen: Literal["ply", "splat", "spz", "usdc", "skinned.zip", "4dgs"]
+) -> Path:
+    """Writes splats, at rest or in motion; returns what was written."""
+    splats = asset.rest if isinstance(asset, Animation) else asset
+    assert isinstance(splats, Splats)
+    motion = cast("Animation[Splats]", asset) if isinstance(asset, Animation) else None
+    match chosen, motion:
+        case "ply", None:
+            write_ply(splats, path)
+        case "ply", Animation():
+            return write_ply_sequence(motion.frames, path)
+        case "usdc", _:
+            write_usdc(motion or splats, path)
+        case "splat", None:
+            write_splat(splats, path)
+        case "spz", None:
+            write_spz(splats, path)
+        case "skinned.zip", Animation():
+            write_skinned(motion, path)
+        case "4dgs", Animation():
+            write_4dgs(motion, path)
         case _:
-            assert_never(chosen)
+            raise AssertionError("refused above")
     return path
 
 

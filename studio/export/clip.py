@@ -19,7 +19,7 @@ from studio.errors import StudioError
 from studio.export.animated_svg import write_animated_svg, write_svg_frames
 from studio.export.animation import spread
 from studio.export.files import write_bytes
-from studio.export.formats import CLIP, HOLDS_CURVES, format_of, suffixes
+from studio.export.formats import format_of, suffixes
 from studio.export.images import to_pixels
 from studio.export.lottie import write_lottie
 from studio.export.pictures import write_animation, write_contact_sheet, write_mp4
@@ -27,7 +27,7 @@ from studio.export.shapes import Clip
 from studio.export.vector import VectorClip, vector_clip
 from studio.export.views import pictures
 from studio.interfaces import Renderer
-from studio.recipes.config import ExportConfig
+from studio.recipes.config import CLIP, HOLDS_CURVES, ExportConfig
 from studio.recipes.project import project_json
 from studio.types import Animation, Cutout
 

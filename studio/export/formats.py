@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import get_args
 
 from studio.errors import StudioError, nearest
+from studio.recipes.config import FORMATS as FORMATS
 from studio.recipes.config import AssetFormat
-
-FORMATS: tuple[AssetFormat, ...] = get_args(AssetFormat)
 
 _NAMES: dict[AssetFormat, str] = {
     "glb": "asset.glb",
@@ -20,10 +18,15 @@ _NAMES: dict[AssetFormat, str] = {
     "ply": "asset.ply",
     "splat": "asset.splat",
     "spz": "asset.spz",
+    "skinned.zip": "asset.skinned.zip",
+    "4dgs": "asset.4dgs",
+    "usdc": "asset.usdc",
     "mp4": "clip.mp4",
     "gif": "clip.gif",
     "webp": "clip.webp",
     "apng": "clip.apng",
+    "front.mp4": "clip.front.mp4",
+    "views.mp4": "clip.views.mp4",
     "svg": "animation.svg",
     "json": "animation.json",
     "zip": "frames.zip",
@@ -32,36 +35,22 @@ _NAMES: dict[AssetFormat, str] = {
 }
 
 
-HOLDS_MESH: frozenset[AssetFormat] = frozenset(("glb", "obj", "stl", "usdz", "3mf"))
-HOLDS_SPLATS: frozenset[AssetFormat] = frozenset(("ply", "splat", "spz"))
-TURNTABLE: frozenset[AssetFormat] = frozenset(("mp4", "gif", "webp", "apng"))
-HOLDS_MOTION: frozenset[AssetFormat] = TURNTABLE | {"glb", "usdz", "ply", "png"}
-
-
-HOLDS_CURVES: frozenset[AssetFormat] = frozenset(("svg", "json", "zip"))
-FLAT: frozenset[AssetFormat] = HOLDS_CURVES | {"clipart.json"}
-"""What clipart alone is written as."""
-CLIP: frozenset[AssetFormat] = TURNTABLE | FLAT | {"png"}
-"""What clipart in motion is written as."""
-
-
 def suffixes(*, of: Collection[AssetFormat] = FORMATS, without: Collection[AssetFormat] = ()) -> str:
     """Formats as their suffixes, in the order that they are always named in, commas between."""
     return ", ".join(f".{known}" for known in FORMATS if known in of and known not in without)
 
 
 def format_of(path: Path) -> AssetFormat:
-    """The format that a path's suffix names.
+    """The format that a path's suffix names; where two do, as in ``bear.front.mp4``, the longer one's.
 
     Raises:
         StudioError: there is no such format.
     """
-    if f".{path.name.lower()}".endswith(".clipart.json"):
-        return "clipart.json"
     suffix = path.suffix.lower().removeprefix(".")
-    for known in FORMATS:
-        if suffix == known:
-            return known
+    name = f".{path.name.lower()}"
+    fitting = [known for known in FORMATS if suffix == known or ("." in known and name.endswith(f".{known}"))]
+    if fitting:
+        return max(fitting, key=len)
     wanted = f"the suffix .{suffix}" if suffix else "a name without a suffix"
     raise StudioError(
         f"cannot export to {path}: {wanted} is no known format.{nearest(suffix, FORMATS)} "
@@ -72,3 +61,14 @@ def format_of(path: Path) -> AssetFormat:
 def asset_paths(folder: Path, formats: Sequence[AssetFormat]) -> tuple[Path, ...]:
     """Where ``export_asset`` puts each format."""
     return tuple(folder / _NAMES[wanted] for wanted in formats)
+
+
+def numbered(path: Path, number: int) -> Path:
+    """``bear-2.front.mp4`` for ``bear.front.mp4``.
+
+    Raises:
+        StudioError: its suffix names no format.
+    """
+    ending = path.name[-len(format_of(path)) :]
+    stem = path.name.removesuffix(ending).rstrip(".")
+    return path.with_name(f"{stem}-{number}.{ending}" if stem else f"{number}.{ending}")

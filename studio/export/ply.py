@@ -42,6 +42,11 @@ def write_ply(splats: Splats, path: Path) -> None:
     Raises:
         StudioError: the file cannot be written.
     """
+    write_bytes(path, ply_bytes(splats))
+
+
+def ply_bytes(splats: Splats) -> bytes:
+    """What a ``.ply`` of splats consists of."""
     turned = half_turn_about_x(splats)
     count, coefficients = turned.sh.shape[:2]
     # logit(1) is infinite and some readers choke on it.
@@ -64,7 +69,7 @@ def write_ply(splats: Splats, path: Path) -> None:
         *(f"property float {name}" for name in _properties(coefficients)),
         "end_header",
     ]
-    write_bytes(path, ("\n".join(header) + "\n").encode("ascii") + rows.tobytes())
+    return ("\n".join(header) + "\n").encode("ascii") + rows.tobytes()
 
 
 def write_ply_sequence(frames: Sequence[Splats], path: Path) -> Path:
@@ -95,6 +100,18 @@ def read_ply(path: Path) -> Splats:
         content = path.read_bytes()
     except OSError as error:
         raise StudioError(f"cannot read {path}: {error.strerror}; expected a 3DGS .ply file.") from error
+    return splats_of_ply(content, path)
+
+
+def splats_of_ply(content: bytes, path: Path) -> Splats:
+    """The splats of a ``.ply``, given whole.
+
+    Args:
+        path: where it is from, for what errors say.
+
+    Raises:
+        StudioError: as ``read_ply``.
+    """
     table = _read_vertices(content, path)
 
     rest = sum(name.startswith("f_rest_") for name in table)

@@ -10,9 +10,11 @@ from torch import Tensor
 from typing_extensions import assert_never
 
 from studio.errors import StudioError
-from studio.export.formats import FLAT, HOLDS_MOTION, HOLDS_SPLATS, format_of, suffixes
+from studio.export.formats import format_of, suffixes
 from studio.export.shapes import Asset, Moving
+from studio.export.skinned import refuse_unskinned
 from studio.ops.field import Field
+from studio.recipes.config import FLAT, HOLDS_ONE_INSTANT, HOLDS_SPLATS, NEEDS_MOTION
 from studio.types import Animation, Mesh, Splats
 
 MOST_SECONDS = 600.0
@@ -22,10 +24,12 @@ def refuse_formats(asset: Asset | Moving, paths: Sequence[Path]) -> None:
     """Refuse files whose format cannot hold the asset.
 
     Raises:
-        StudioError: a format that holds splats for a scene without, or one instant for a scene in motion.
+        StudioError: a format that holds splats for a scene without, one instant for a scene in motion, or
+            motion for one at rest; more nodes than a bundle of splats holds, or none.
     """
     shape = asset.rest if isinstance(asset, Animation) else asset
     unfit = FLAT if isinstance(shape, Splats) else FLAT | HOLDS_SPLATS
+    unfit |= frozenset() if isinstance(asset, Animation) else NEEDS_MOTION
     for path in paths:
         chosen = format_of(path)
         if chosen in FLAT:
@@ -33,16 +37,23 @@ def refuse_formats(asset: Asset | Moving, paths: Sequence[Path]) -> None:
                 f"cannot export to {path}: .{chosen} holds flat drawings and the scene is solid. "
                 f"Expected one of {suffixes(without=unfit)}."
             )
+        if chosen in NEEDS_MOTION and not isinstance(asset, Animation):
+            raise StudioError(
+                f"cannot export to {path}: .{chosen} holds motion and the scene is at rest. "
+                f"Expected one of {suffixes(without=unfit)}."
+            )
         if chosen in unfit:
             raise StudioError(
                 f"cannot export to {path}: .{chosen} holds splats and the scene has none. "
                 f"Expected one of {suffixes(without=unfit)}."
             )
-        if chosen not in HOLDS_MOTION and isinstance(asset, Animation):
+        if chosen in HOLDS_ONE_INSTANT and isinstance(asset, Animation):
             raise StudioError(
                 f"cannot export to {path}: .{chosen} holds one instant and the scene moves. "
-                f"Expected one of {suffixes(of=HOLDS_MOTION, without=unfit)}."
+                f"Expected one of {suffixes(without=unfit | HOLDS_ONE_INSTANT)}."
             )
+        if chosen == "skinned.zip" and isinstance(asset, Animation):
+            refuse_unskinned(asset.rig, path)
 
 
 def refuse_unsound(asset: Asset | Moving) -> None:

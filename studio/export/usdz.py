@@ -24,7 +24,7 @@ from studio.export.gltf import linear
 from studio.export.images import normal_map_png, texture_png
 from studio.types import Animation, Material, Mesh
 
-_CODES_PER_SECOND = 24.0
+CODES_PER_SECOND = 24.0
 
 
 def write_usdz(mesh: Mesh | Animation[Mesh], path: Path) -> None:
@@ -47,13 +47,9 @@ def write_usdz(mesh: Mesh | Animation[Mesh], path: Path) -> None:
             raise StudioError(f"cannot write {path}: packing failed. Try another output folder.")
 
 
-def _write_stage(mesh: Mesh | Animation[Mesh], name: str, path: Path) -> None:
-    """The layer that the package holds, with its textures beside it."""
-    from pxr import Kind, Sdf, Usd, UsdGeom, UsdShade
-
-    first = mesh.frames[0] if isinstance(mesh, Animation) else mesh
-    materials = mesh.rest.materials if isinstance(mesh, Animation) else mesh.materials
-    corners = split_corners(first, mesh.frames[1:] if isinstance(mesh, Animation) else ())
+def new_stage(path: Path, name: str) -> tuple[Any, str]:
+    """A new layer in the studio's axes and units, and where in it the asset goes."""
+    from pxr import Kind, Usd, UsdGeom
 
     stage = Usd.Stage.CreateNew(str(path))
     UsdGeom.SetStageUpAxis(stage, UsdGeom.Tokens.y)
@@ -64,7 +60,25 @@ def _write_stage(mesh: Mesh | Animation[Mesh], name: str, path: Path) -> None:
     parent = UsdGeom.Xform.Define(stage, top).GetPrim()
     stage.SetDefaultPrim(parent)
     Usd.ModelAPI(parent).SetKind(Kind.Tokens.component)
+    return stage, top
 
+
+def set_duration(stage: Any, seconds: NDArray[np.float32]) -> None:
+    """Let a stage play from the first of some instants to the last."""
+    stage.SetTimeCodesPerSecond(CODES_PER_SECOND)
+    stage.SetStartTimeCode(float(seconds[0]) * CODES_PER_SECOND)
+    stage.SetEndTimeCode(float(seconds[-1]) * CODES_PER_SECOND)
+
+
+def _write_stage(mesh: Mesh | Animation[Mesh], name: str, path: Path) -> None:
+    """The layer that the package holds, with its textures beside it."""
+    from pxr import Sdf, Usd, UsdGeom, UsdShade
+
+    first = mesh.frames[0] if isinstance(mesh, Animation) else mesh
+    materials = mesh.rest.materials if isinstance(mesh, Animation) else mesh.materials
+    corners = split_corners(first, mesh.frames[1:] if isinstance(mesh, Animation) else ())
+
+    stage, top = new_stage(path, name)
     shape = UsdGeom.Mesh.Define(stage, f"{top}/mesh")
     shape.CreateSubdivisionSchemeAttr(UsdGeom.Tokens.none)
     shape.CreateDoubleSidedAttr(True)
@@ -74,18 +88,16 @@ def _write_stage(mesh: Mesh | Animation[Mesh], name: str, path: Path) -> None:
     primvars = UsdGeom.PrimvarsAPI(shape)
     if corners.uvs is not None:
         st = primvars.CreatePrimvar("st", Sdf.ValueTypeNames.TexCoord2fArray, UsdGeom.Tokens.vertex)
-        st.Set(_vectors(corners.uvs))
+        st.Set(vectors(corners.uvs))
     if corners.colors is not None:
         color = primvars.CreatePrimvar("displayColor", Sdf.ValueTypeNames.Color3fArray, UsdGeom.Tokens.vertex)
-        color.Set(_vectors(linear(corners.colors)))
+        color.Set(vectors(linear(corners.colors)))
     _set_points(shape, corners, Usd.TimeCode.Default())
     if isinstance(mesh, Animation):
         seconds, order = keys_of(mesh, range(len(mesh.frames)))
-        stage.SetTimeCodesPerSecond(_CODES_PER_SECOND)
-        stage.SetStartTimeCode(float(seconds[0]) * _CODES_PER_SECOND)
-        stage.SetEndTimeCode(float(seconds[-1]) * _CODES_PER_SECOND)
+        set_duration(stage, seconds)
         for second, index in zip(seconds.tolist(), order, strict=True):
-            _set_points(shape, posed(corners, mesh.frames[index]), Usd.TimeCode(second * _CODES_PER_SECOND))
+            _set_points(shape, posed(corners, mesh.frames[index]), Usd.TimeCode(second * CODES_PER_SECOND))
 
     used = np.unique(corners.face_materials)
     if len(used) > 1:
@@ -106,10 +118,10 @@ def _write_stage(mesh: Mesh | Animation[Mesh], name: str, path: Path) -> None:
 
 
 def _set_points(shape: Any, corners: CornerMesh, time: Any) -> None:
-    shape.GetPointsAttr().Set(_vectors(corners.positions), time)
-    shape.GetNormalsAttr().Set(_vectors(corners.normals), time)
+    shape.GetPointsAttr().Set(vectors(corners.positions), time)
+    shape.GetNormalsAttr().Set(vectors(corners.normals), time)
     extent = np.stack([corners.positions.min(axis=0), corners.positions.max(axis=0)])
-    shape.GetExtentAttr().Set(_vectors(extent), time)
+    shape.GetExtentAttr().Set(vectors(extent), time)
 
 
 def _material(stage: Any, at: str, material: Material, corners: CornerMesh, folder: Path) -> Any:
@@ -169,7 +181,8 @@ def _material(stage: Any, at: str, material: Material, corners: CornerMesh, fold
     return whole
 
 
-def _vectors(rows: NDArray[np.float32]) -> Any:
+def vectors(rows: NDArray[np.float32]) -> Any:
+    """Rows of two or three numbers as USD's own array."""
     from pxr import Vt
 
     kind = Vt.Vec2fArray if rows.shape[1] == 2 else Vt.Vec3fArray

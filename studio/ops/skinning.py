@@ -6,13 +6,15 @@ SC-GS, 2024 (arXiv:2312.14937), sec. 4.1. ``studio.types.Rig`` has the formula.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from studio.errors import StudioError
-from studio.ops.rotations import aligned, quats_to_rotations
-from studio.types import Rig
+from studio.ops.rotations import aligned, quat_product, quats_to_rotations
+from studio.types import Rig, Splats
 
 
 def farthest_points(points: Float[Tensor, "n 3"], count: int) -> Int[Tensor, "m"]:
@@ -83,3 +85,9 @@ def carried(
     heaviest = rig.weights.argmax(1)[:, None, None].expand(-1, 1, 4)
     turns = aligned(each[..., 12:], each[..., 12:].gather(1, heaviest).expand(-1, each.shape[1], -1))
     return moved, torch.nn.functional.normalize((rig.weights[..., None] * turns).sum(1), dim=1)
+
+
+def carried_splats(rest: Splats, rig: Rig, instant: int) -> Splats:
+    """Splats as ``carried`` leaves them: elsewhere and turned, their scales and colours as they were."""
+    means, turns = carried(rest.means, rig, instant)
+    return replace(rest, means=means, quats_wxyz=quat_product(turns, rest.quats_wxyz))

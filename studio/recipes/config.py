@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import replace
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
@@ -909,9 +909,21 @@ def _refuse_unmovable(before: SceneConfig, after: SceneConfig) -> None:
 
 
 AssetFormat = Literal[
-    "glb", "obj", "stl", "usdz", "3mf", "ply", "splat", "spz",
-    "mp4", "gif", "webp", "apng", "svg", "json", "zip", "clipart.json", "png",
+    "glb", "obj", "stl", "usdz", "3mf", "ply", "splat", "spz", "skinned.zip", "4dgs", "usdc",
+    "mp4", "gif", "webp", "apng", "front.mp4", "views.mp4", "svg", "json", "zip", "clipart.json", "png",
 ]  # fmt: skip
+FORMATS: tuple[AssetFormat, ...] = get_args(AssetFormat)
+
+HOLDS_MESH: frozenset[AssetFormat] = frozenset(("glb", "obj", "stl", "usdz", "3mf"))
+HOLDS_SPLATS: frozenset[AssetFormat] = frozenset(("ply", "splat", "spz", "skinned.zip", "4dgs", "usdc"))
+TURNTABLE: frozenset[AssetFormat] = frozenset(("mp4", "gif", "webp", "apng"))
+HOLDS_ONE_INSTANT: frozenset[AssetFormat] = frozenset(("obj", "stl", "3mf", "splat", "spz"))
+NEEDS_MOTION: frozenset[AssetFormat] = frozenset(("skinned.zip", "4dgs", "front.mp4", "views.mp4"))
+HOLDS_CURVES: frozenset[AssetFormat] = frozenset(("svg", "json", "zip"))
+FLAT: frozenset[AssetFormat] = HOLDS_CURVES | {"clipart.json"}
+"""What clipart alone is written as."""
+CLIP: frozenset[AssetFormat] = TURNTABLE | FLAT | {"png"}
+"""What clipart in motion is written as."""
 
 
 @dataclass(frozen=True, kw_only=True, config=_CONFIG)
@@ -919,9 +931,10 @@ class ExportConfig:
     """Which files the finished run leaves."""
 
     formats: tuple[AssetFormat, ...] = ("glb", "ply", "mp4", "png")
-    """Mesh: glb, obj, stl, usdz, 3mf. Splats: ply, splat, spz. Turntable, or clip of clipart: mp4, gif, webp,
-    apng. Sheet: png. Clipart alone: svg that moves by itself, json for Lottie, zip of one svg a frame,
-    clipart.json to be edited and animated again."""
+    """Mesh: glb, obj, stl, usdz, 3mf. Splats: ply, splat, spz, usdc, in motion skinned.zip and 4dgs too.
+    Turntable, or clip of clipart: mp4, gif, webp, apng. Motion from still cameras: front.mp4, views.mp4.
+    Sheet: png. Clipart alone: svg that moves by itself, json for Lottie, zip of one svg a frame, clipart.json
+    to be edited and animated again."""
     mesh_faces: Annotated[int, Field(ge=100, le=2_000_000)] = 20_000
     """Budget of the mesh."""
     texture_size: Annotated[int, Field(ge=64, le=8192)] = 1024
@@ -1038,37 +1051,24 @@ class Recipe:
     @model_validator(mode="after")
     def _formats_hold_the_scene(self) -> Recipe:
         kind = _at_rest(self.stages[-1].scene).kind
-        flat = [name for name in self.export.formats if name in ("svg", "json", "zip", "clipart.json")]
-        if kind != "clipart" and flat:
-            raise ValueError(
-                f"export.formats has {', '.join(flat)}, which hold flat drawings, and the last scene is of "
-                f"kind '{kind}'; expected formats among glb, obj, stl, usdz, 3mf, mp4, gif, webp, apng "
-                "and png"
-            )
-        solid = [
-            name
-            for name in self.export.formats
-            if name in ("glb", "obj", "stl", "usdz", "3mf", "ply", "splat", "spz")
-        ]
-        if kind == "clipart" and solid:
-            raise ValueError(
-                f"export.formats has {', '.join(solid)}, which hold solid shapes, and the last scene is "
-                "clipart; expected formats among mp4, gif, webp, apng, svg, json, zip, clipart.json and png"
-            )
-        wrong = [name for name in self.export.formats if name in ("ply", "splat", "spz")]
-        if kind != "gaussians" and wrong:
-            raise ValueError(
-                f"export.formats has {', '.join(wrong)}, which hold splats, and the last scene is of kind "
-                f"'{kind}'; expected formats among glb, obj, stl, usdz, 3mf, mp4, gif, webp, apng and png"
-            )
         moves = isinstance(self.stages[-1].scene, DeformableConfig)
-        still = [name for name in self.export.formats if name in ("obj", "stl", "3mf", "splat", "spz")]
-        if moves and still:
-            raise ValueError(
-                f"export.formats has {', '.join(still)}, which hold one instant, and the last scene moves; "
-                f"expected formats among glb, usdz, {'ply, ' if kind == 'gaussians' else ''}mp4, gif, webp, "
-                "apng and png"
-            )
+        if kind == "clipart":
+            unfit = [(frozenset(FORMATS) - CLIP, "hold solid shapes, and the last scene is clipart")]
+        else:
+            unfit = [(FLAT, f"hold flat drawings, and the last scene is of kind '{kind}'")]
+            if kind != "gaussians":
+                unfit += [(HOLDS_SPLATS, f"hold splats, and the last scene is of kind '{kind}'")]
+            if moves:
+                unfit += [(HOLDS_ONE_INSTANT, "hold one instant, and the last scene moves")]
+            else:
+                unfit += [(NEEDS_MOTION, "hold motion, and the last scene is at rest")]
+        fitting = frozenset(FORMATS).difference(*(formats for formats, _ in unfit))
+        for formats, reason in unfit:
+            if wrong := [name for name in self.export.formats if name in formats]:
+                raise ValueError(
+                    f"export.formats has {', '.join(wrong)}, which {reason}; expected formats among "
+                    f"{', '.join(name for name in FORMATS if name in fitting)}"
+                )
         return self
 
     @property

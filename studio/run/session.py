@@ -24,7 +24,7 @@ import torch
 from studio.errors import StudioError
 from studio.export.asset import export_files
 from studio.export.files import replacing, write_bytes
-from studio.export.formats import asset_paths
+from studio.export.formats import asset_paths, numbered
 from studio.export.images import to_pixels
 from studio.export.shapes import Asset, Clip, Moving
 from studio.interfaces import Prior, Renderer
@@ -414,7 +414,7 @@ def _renamed(whole: Path, output: Path, name: str) -> Path:
 
 
 def _numbered(paths: Sequence[Path], particle: int) -> list[Path]:
-    return [path.with_stem(f"{path.stem}-{particle + 1}") if particle else path for path in paths]
+    return [numbered(path, particle + 1) if particle else path for path in paths]
 
 
 def _version() -> str:

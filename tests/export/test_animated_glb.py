@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import trimesh
 
 from studio.export.animation import shape_at
 from studio.export.glb import MOST_TARGETS, write_glb
@@ -29,7 +30,9 @@ def test_a_played_glb_shows_the_frames(tmp_path: Path, kind: str, loops: bool) -
         if kind == "flip book":
             assert frame.vertex_normals is not None
             np.testing.assert_allclose(shown.normals, frame.vertex_normals[frame.faces], atol=1e-5)
-    assert shown.duration == 2.0
+    assert shown.duration == 2.0  # of five frames, two a second; of a loop, back to the first
+    (loaded,) = trimesh.load(tmp_path / "bar.glb").geometry.values()
+    assert len(loaded.faces) == len(animation.rest.faces)
     if loops:
         first = played(tmp_path / "bar.glb", 2.0).positions
         np.testing.assert_allclose(first, animation.frames[0].vertices[animation.rest.faces], atol=1e-5)

@@ -19,10 +19,10 @@ from scipy.spatial import cKDTree
 from studio.errors import StudioError
 from studio.evaluate.metrics import check_mesh
 from studio.export.asset import ExportReport, export_asset, export_files
-from studio.export.formats import FLAT, asset_paths, format_of
+from studio.export.formats import asset_paths, format_of
 from studio.export.reconstruction import baked_cameras, fused_cameras, held_out_cameras, level_cameras
 from studio.ops.surfaces import Light
-from studio.recipes.config import AssetFormat, ExportConfig
+from studio.recipes.config import FLAT, NEEDS_MOTION, AssetFormat, ExportConfig
 from studio.renderers.meshes import RasterRenderer
 from studio.renderers.raster import studio_light
 from studio.renderers.splatting import SplatRenderer
@@ -31,7 +31,9 @@ from tests.export.conftest import export_quickly
 from tests.export.gltf_player import chunks
 from tests.export.shapes import random_splats, splats_on, stool
 
-FORMATS: tuple[AssetFormat, ...] = tuple(name for name in get_args(AssetFormat) if name not in FLAT)
+FORMATS: tuple[AssetFormat, ...] = tuple(
+    name for name in get_args(AssetFormat) if name not in FLAT | NEEDS_MOTION
+)
 CONFIG = ExportConfig(
     formats=FORMATS, mesh_faces=6000, texture_size=512, turntable_frames=6, turntable_size=64
 )

@@ -227,7 +227,7 @@ def test_frames_of_other_faces_counts_or_numbers_are_refused(tmp_path: Path) -> 
 @pytest.mark.parametrize("suffix", ["obj", "stl", "3mf", "splat", "spz"])
 def test_formats_of_one_instant_are_refused_for_what_moves(suffix: str, tmp_path: Path) -> None:
     with pytest.raises(
-        StudioError, match=rf"\.{suffix} holds one instant .*one of \.glb, \.usdz, \.ply, \.mp4"
+        StudioError, match=rf"\.{suffix} holds one instant .*one of \.glb, \.usdz, \.ply, \.skinned"
     ):
         export_files(nodding(), SplatRenderer(), [tmp_path / f"a.{suffix}"], CONFIG)
 

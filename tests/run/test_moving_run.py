@@ -316,5 +316,7 @@ def test_motion_is_exported_by_a_run_and_by_the_command(
 
 
 def test_formats_of_one_instant_are_refused_before_the_run(models: Path) -> None:
-    with pytest.raises(StudioError, match=r"has spz, which hold one instant.*among glb, usdz, ply, mp4"):
+    with pytest.raises(
+        StudioError, match=r"has spz, which hold one instant.*among glb, usdz, ply, skinned.zip, 4dgs"
+    ):
         moving_recipe(models, "export.formats=['glb', 'spz']")

@@ -15,6 +15,7 @@ from torch import Tensor
 from typing_extensions import assert_never
 
 from studio.recipes.config import (
+    AlignedConfig,
     CamerasConfig,
     ClipConfig,
     FixedSetConfig,
@@ -215,7 +216,48 @@ class Front:
         return front(self.size, self.size)
 
 
-def build_cameras(config: CamerasConfig, size: int) -> FixedSet | Orbit | MultiView | Front:
+@dataclass(frozen=True)
+class Aligned:
+    """Draws the video's view from the front, or views for a prior, from a distance that was searched.
+    Implements ``CameraSampler``.
+
+    Attributes:
+        config: what is searched.
+        size: width and height of the pictures in pixels.
+        distance: what was found; before, the usual one.
+    """
+
+    config: AlignedConfig
+    size: int
+    distance: float = RADIUS
+
+    def __call__(self, progress: float, rng: torch.Generator) -> Cameras:
+        """One camera in front, or a set at one elevation in the order of azimuth."""
+        config, turn = self.config, torch.zeros(1)
+        if config.to == "video":
+            return self.seen_from(turn, turn)
+        turn = 360.0 * torch.rand(1, generator=rng)
+        azimuth = (turn + torch.arange(config.views) * (360.0 / config.views)) % 360.0
+        return self.seen_from(azimuth, _between(config.elevation_deg, progress, 1, rng).expand_as(azimuth))
+
+    def seen_from(
+        self,
+        azimuth_deg: Float[Tensor, "b"],
+        elevation_deg: Float[Tensor, "b"],
+        distance: Float[Tensor, "b"] | None = None,
+    ) -> Cameras:
+        """Cameras with the recipe's field of view; at the distance that was found, or at others."""
+        radius = self.distance if distance is None else distance
+        field = self.config.field_of_view_deg
+        return orbit(azimuth_deg, elevation_deg, self.size, self.size, radius, field)
+
+    def tried(self) -> Float[Tensor, "n"]:
+        """The distances of the search."""
+        nearest, farthest = self.config.distance
+        return nearest + self.config.step * torch.arange(int((farthest - nearest) / self.config.step + 1.5))
+
+
+def build_cameras(config: CamerasConfig, size: int) -> FixedSet | Orbit | MultiView | Front | Aligned:
     """The sampler that a recipe describes, for square pictures of ``size`` pixels."""
     match config:
         case FixedSetConfig():
@@ -227,6 +269,8 @@ def build_cameras(config: CamerasConfig, size: int) -> FixedSet | Orbit | MultiV
             return MultiView(config, size)
         case FrontConfig():
             return Front(size)
+        case AlignedConfig():
+            return Aligned(config, size)
         case _:
             assert_never(config)
 

@@ -15,7 +15,7 @@ from pydantic import ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
 
 from studio.prompts import MAX_CHARACTERS
-from studio.recipes.guidance import AnyGuidanceConfig, PixelsConfig
+from studio.recipes.guidance import AnyGuidanceConfig, PixelsConfig, VideoTarget
 from studio.recipes.ramps import Ramp, extremes, value_at
 
 _CONFIG = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True)
@@ -714,8 +714,40 @@ class FrontConfig:
     kind: Literal["front"] = "front"
 
 
+@dataclass(frozen=True, kw_only=True, config=_CONFIG)
+class AlignedConfig:
+    """Views from a distance that is searched when the stage begins (Align4D, arXiv:2405.19957)."""
+
+    kind: Literal["aligned"] = "aligned"
+    to: Literal["video", "prior"] = "video"
+    """``video``: one view from the front, as far away as the asset looks most like the first frame.
+    ``prior``: sets of views around the asset, where the term's prior finds least to change, nearer than the
+    video's."""
+    distance: tuple[Positive, Positive] = (0.6, 4.0)
+    """The nearest and the farthest that are tried, in world units; assets fit a ball of radius 0.5."""
+    step: Annotated[float, Field(ge=0.01, le=0.5)] = 0.05
+    """Between two that are tried; the best is refined in between."""
+    field_of_view_deg: Annotated[float, Field(ge=1.0, le=150.0)] = 35.0
+    """Vertical field of view."""
+    views: Count = 4
+    """Pictures of a set, for the prior."""
+    elevation_deg: Range = (0.0, 30.0)
+    """Range of a set's elevation, for the prior."""
+
+    @model_validator(mode="after")
+    def _in_order(self) -> AlignedConfig:
+        _refuse_elevation(self.elevation_deg)
+        nearest, farthest = self.distance
+        if farthest - nearest < 2 * self.step:
+            raise ValueError(
+                f"distance is [{nearest:g}, {farthest:g}], expected to rise by at least two steps of "
+                f"{self.step:g}"
+            )
+        return self
+
+
 CamerasConfig = Annotated[
-    FixedSetConfig | OrbitConfig | MultiViewConfig | FrontConfig, Field(discriminator="kind")
+    FixedSetConfig | OrbitConfig | MultiViewConfig | FrontConfig | AlignedConfig, Field(discriminator="kind")
 ]
 
 
@@ -801,6 +833,11 @@ class GuidanceTerm:
     """The method."""
 
     @property
+    def compares_with_video(self) -> bool:
+        """Whether the method compares views from the front with a video."""
+        return isinstance(self.method, PixelsConfig) and isinstance(self.method.target, VideoTarget)
+
+    @property
     def looks_elsewhere(self) -> bool:
         """Whether the term sees pictures of its own instead of the stage's."""
         return self.cameras is not None or self.instants is not None
@@ -866,6 +903,23 @@ class Stage:
             raise ValueError(
                 f"topology of kind '{self.topology.kind}' edits Gaussians, not a scene of kind '{scene}'; "
                 "expected topology.kind = 'none'"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _something_to_align_with(self) -> Stage:
+        looks = [self.looks(term)[0] for term in (None, *self.guidance)]
+        if isinstance(looks[0], AlignedConfig) and looks[0].to == "prior":
+            raise ValueError(
+                "the stage's cameras are aligned to a prior, of which each term has its own; expected "
+                "cameras.to = 'video', or such cameras in a term of guidance"
+            )
+        if any(isinstance(own, AlignedConfig) for own in looks) and not any(
+            term.compares_with_video for term in self.guidance
+        ):
+            raise ValueError(
+                "cameras of kind 'aligned' look for where a video was filmed from, and there is none; "
+                "expected a term of guidance with method.kind = 'pixels' and method.target.kind = 'video'"
             )
         return self
 
@@ -967,6 +1021,9 @@ class WatchdogsConfig:
     """Share of the asset's pixels with a channel at 0 and one at 1 above which colours are burnt."""
     max_growth: Positive = 0.5
     """Share by which one topology edit may raise the number of splats."""
+    min_depth_confidence: UnitInterval = 0.25
+    """How far apart the directions must be from which a motion is seen, 0 for one direction to 1 for all
+    alike; below, its depth is a guess."""
 
 
 @dataclass(frozen=True, kw_only=True, config=_CONFIG)

@@ -18,9 +18,11 @@ from studio.interfaces import CameraSampler, Guidance, Prior, Renderer
 from studio.ops.surfaces import Light
 from studio.priors.latent import LatentPrior
 from studio.recipes.config import (
+    AlignedConfig,
     CamerasConfig,
     ClipConfig,
     CutoutConfig,
+    DeformableConfig,
     GuidanceTerm,
     InstantsConfig,
     MultiViewConfig,
@@ -41,6 +43,7 @@ from studio.renderers.splatting import SplatRenderer
 from studio.renderers.volume import VolumeRenderer
 from studio.run.build_prior import priors_beside
 from studio.run.conditioning import Told, told_in, views_alone
+from studio.run.depth import depth_confidence
 from studio.run.targets import build_target
 from studio.scenes.topology import Topology, build_topology
 
@@ -64,6 +67,7 @@ class BuiltTerm:
         conditioning: what it tells the prior.
         share: odds of the term among those that have a share; None counts in every step.
         views: of its own; None where the term sees what the stage shows.
+        prior: that the method asks, if any.
     """
 
     name: str
@@ -72,17 +76,23 @@ class BuiltTerm:
     conditioning: Told
     share: Ramp | None = None
     views: Views | None = None
+    prior: Prior | None = None
 
 
 @dataclass(frozen=True)
 class BuiltStage:
-    """A stage's recipe and what it says, built. The scene is not here: it goes on from stage to stage."""
+    """A stage's recipe and what it says, built. The scene is not here: it goes on from stage to stage.
+
+    Attributes:
+        depth_confidence: how well the depth of a motion can be known, 0-1; None where nothing moves in space.
+    """
 
     config: Stage
     views: Views
     renderer: Renderer[Any]
     terms: tuple[BuiltTerm, ...]
     topology: Topology
+    depth_confidence: float | None = None
 
 
 def build_device(recipe: Recipe) -> torch.device:
@@ -149,6 +159,7 @@ def _build_stage(stage: Stage, recipe: Recipe, priors: Mapping[PriorConfig, Prio
             _build_term(index, term, stage, recipe, priors) for index, term in enumerate(stage.guidance)
         ),
         topology=topology,
+        depth_confidence=depth_confidence(recipe) if isinstance(stage.scene, DeformableConfig) else None,
     )
 
 
@@ -167,7 +178,8 @@ def _build_term(
     told = told_in(recipe, term.method, config, prior, second)
     if descends_through_prior(term.method) and isinstance(prior, LatentPrior):
         prior = replace(prior, differentiable=True)
-    return BuiltTerm(name, term.weight, build_guidance(term.method, prior, second), told, term.share, views)
+    method = build_guidance(term.method, prior, second)
+    return BuiltTerm(name, term.weight, method, told, term.share, views, prior)
 
 
 def _build_views(stage: Stage, term: GuidanceTerm | None) -> Views:
@@ -178,7 +190,7 @@ def _build_views(stage: Stage, term: GuidanceTerm | None) -> Views:
 def _refuse_unservable_views(cameras: CamerasConfig, instants: InstantsConfig | None, prior: Prior) -> None:
     """A multi-view prior sees whole sets of views; one of clips, whole clips."""
     views = limits_of(prior).views
-    sets = cameras.views if isinstance(cameras, MultiViewConfig) else 1
+    sets = cameras.views if isinstance(cameras, MultiViewConfig | AlignedConfig) else 1
     frames = instants.count if isinstance(instants, ClipConfig) else 1
     if views > 1 and views != sets * frames:
         raise StudioError(

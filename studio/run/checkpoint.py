@@ -37,7 +37,13 @@ def save(state: LoopState, folder: Path) -> Path:
     """
     from safetensors.torch import save as to_bytes
 
-    counters = {"format": FORMAT, "step": state.step, "stage": state.stage, "alarms": asdict(state.alarms)}
+    counters = {
+        "format": FORMAT,
+        "step": state.step,
+        "stage": state.stage,
+        "alarms": asdict(state.alarms),
+        "distances": dict(state.distances),
+    }
     path = folder / f"{state.step:07d}.safetensors"
     tensors = {name: tensor.cpu().contiguous() for name, tensor in _tensors(state).items()}
     write_bytes(path, to_bytes(tensors, metadata={_HEADER: json.dumps(counters, sort_keys=True)}))
@@ -73,6 +79,7 @@ def load(path: Path, recipe: Recipe, device: torch.device) -> LoopState:
         particles=tuple(_particle(_own(tensors, index), config) for index in range(recipe.particles)),
         alarms=Alarms(**{**alarms, "raised": tuple(alarms["raised"])}),
         learned=_part(tensors, "learned"),
+        distances=counters.get("distances", {}),
     )
 
 

@@ -26,6 +26,7 @@ from studio.interfaces import Prior, Renderer
 from studio.priors.clips import ClipPrior
 from studio.priors.library import LibraryPrior
 from studio.recipes.config import ClipConfig, Recipe
+from studio.run.depth import depth_confidence
 from studio.run.views import clip_cameras, drawn, held_out_cameras, side_cameras
 from studio.scenes.clipart import Clipart
 from studio.scenes.deformation import Deformable
@@ -49,6 +50,8 @@ def final_metrics(
     sides = drawn(scene, renderer, side_cameras(size)).rgb
     found: dict[str, Figure] = {"steps": recipe.total_steps, "primitives": len(scene)}
     found |= picture_metrics(views.rgb, views.alpha, sides)
+    if (confidence := depth_confidence(recipe)) is not None:
+        found["depth_confidence"] = confidence
     if isinstance(prior, LibraryPrior):
         found |= truth_metrics(scene, renderer, recipe.prompt, prior, size)
     return found

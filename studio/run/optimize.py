@@ -24,6 +24,7 @@ from studio.recipes.config import Recipe
 from studio.recipes.ramps import value_at
 from studio.renderers.background import background_colors
 from studio.renderers.instants import joined, render
+from studio.run.align import at_distances, found_distances
 from studio.run.build import BuiltStage
 from studio.run.handover import handed_over
 from studio.run.watchdogs import Alarms, Observation, examine
@@ -71,6 +72,7 @@ class LoopState:
         particles: as many scenes as the recipe asks for.
         alarms: what the watchdogs remember.
         learned: what the stage's guidance has learned: the guidance's own tensors, as they are now.
+        distances: of the stage's aligned cameras, by name; found when it begins.
     """
 
     step: int
@@ -78,6 +80,7 @@ class LoopState:
     particles: tuple[Particle, ...]
     alarms: Alarms
     learned: Mapping[str, Tensor] = field(default_factory=dict)
+    distances: Mapping[str, float] = field(default_factory=dict)
 
 
 def initial_state(recipe: Recipe, device: torch.device) -> LoopState:
@@ -118,7 +121,11 @@ def optimize(recipe: Recipe, stages: Sequence[BuiltStage], state: LoopState) -> 
         if index != state.stage:
             _begin_stage(recipe, index, stages[state.stage].renderer, state)
             load_learned(stages[index], state)
-        yield _step(recipe, index, stages[index], stage_step, state)
+        if stage_step == 0:
+            scene = state.particles[0].scene
+            state.distances = found_distances(stages[index], scene, generator(recipe.seed, "align", index))
+        stage = at_distances(stages[index], state.distances)
+        yield _step(recipe, index, stage, stage_step, state)
         if state.alarms.hopeless:
             raise StudioError(state.alarms.hopeless)
 
@@ -275,8 +282,11 @@ def _step(recipe: Recipe, index: int, stage: BuiltStage, stage_step: int, state:
         "images": float(sum(len(look.cameras) for look in (shown, *others.values()))),
         "denoiser_calls": float(sum(output.denoiser_calls for _, output in outputs.values())),
     }
+    if stage.depth_confidence is not None:
+        statistics["depth_confidence"] = stage.depth_confidence
     if is_logged:
         statistics["burnt"] = burnt_share(shown.pictures)
+    statistics |= {f"{name}_distance": distance for name, distance in state.distances.items()}
     for name, (_, output) in outputs.items():
         statistics |= {f"{name}_{term}": value for term, value in output.terms.items()}
     state.alarms, warnings = examine(
@@ -292,6 +302,7 @@ def _step(recipe: Recipe, index: int, stage: BuiltStage, stage_step: int, state:
             burnt=statistics.get("burnt"),
             count_before=count,
             count_after=sum(map(len, scenes)),
+            depth_confidence=stage.depth_confidence,
         ),
     )
     clock.lap("statistics")

@@ -38,6 +38,7 @@ class Observation:
         alpha_mean: mean coverage of the pictures.
         burnt: share of the asset's pixels with one channel at 0 and another at 1, where it was measured.
         count_before, count_after: splats before and after a topology edit.
+        depth_confidence: how well the depth of a motion can be known, 0-1; None where nothing moves in space.
     """
 
     stage_step: int
@@ -47,6 +48,7 @@ class Observation:
     burnt: float | None
     count_before: int
     count_after: int
+    depth_confidence: float | None = None
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,8 @@ def _standing(
         yield "exploding", _exploding(path, stage, seen)
     if seen.burnt is not None and seen.burnt > config.max_burnt:
         yield "burnt", _burnt(path, stage, config)
+    if seen.depth_confidence is not None and seen.depth_confidence < config.min_depth_confidence:
+        yield "depth", _depth(path, seen.depth_confidence)
 
 
 def _non_finite(path: str, stage: Stage, seen: Observation) -> str:
@@ -184,6 +188,14 @@ def _burnt(path: str, stage: Stage, config: WatchdogsConfig) -> str:
     return (
         f"The colours are burnt: over {config.max_burnt:.0%} of the asset's pixels are fully saturated; "
         f"lower the guidance scale of {path}.guidance.0.method or {color_rate}."
+    )
+
+
+def _depth(path: str, confidence: float) -> str:
+    return (
+        "The depth of the motion is a guess: guidance sees it from one side alone, or nearly "
+        f"(depth_confidence {confidence:.2f} of 1); add a term to {path}.guidance with cameras of its own "
+        "that knows other sides."
     )
 
 

@@ -37,6 +37,7 @@ from studio.priors.latent import LatentPrior, load_latent_prior
 from studio.priors.training.data import CaptionedMesh, load_views, render_data
 from studio.priors.training.evaluate import DdimSampler, evaluate, save_png, tiled
 from studio.priors.training.train import MODEL, train
+from studio.priors.video import VideoOptions, VideoPrior, load_video_prior
 from studio.priors.vocabulary import Vocabulary
 from studio.recipes import load
 from studio.recipes.config import (
@@ -47,6 +48,7 @@ from studio.recipes.config import (
     NoPriorConfig,
     Recipe,
     SmallPriorConfig,
+    VideoPriorConfig,
 )
 from studio.renderers.raster import MeshRenderer
 from studio.run.asked import Asked
@@ -58,6 +60,7 @@ from studio.run.session import Run
 from studio.run.views import drawn
 
 _TRAIN_LINE_EVERY_S = 10.0
+_EXAMPLE_FRAMES = 16
 
 
 def perform(command: arguments.Command) -> int:
@@ -397,6 +400,8 @@ def prior_info(command: arguments.PriorInfo) -> int:
             print((small_prior_folder().parent / "README.md").read_text(encoding="utf-8"), end="")
         case LatentPriorConfig():
             _describe_model(config.source)
+        case VideoPriorConfig():
+            _describe_video_model(config.source)
         case ClipPriorConfig():
             print(f"the exact motion prior: {', '.join(gesture.name for gesture in GESTURES)}")
         case NoPriorConfig():
@@ -416,11 +421,23 @@ def _describe_catalogue(catalogue: Catalogue) -> None:
         print(f"{licence}: {count} models by {', '.join(creators)}")
 
 
-def _describe_model(source: str) -> None:
-    model = load_latent_prior(source, torch.device("cpu"))
+def _describe_network(source: str, model: LatentPrior | VideoPrior) -> None:
     count = sum(parameter.numel() for parameter in model.denoiser.parameters())
     print(f"{source}: {type(model.denoiser).__name__}, {count / 1e6:.1f} M weights")
     print(f"predicts {model.prediction.value} at {len(model.schedule)} noise levels")
+    if (entry := weights.known(source)) is not None:
+        print(f"licence: {entry.licence}")
+
+
+def _describe_video_model(source: str) -> None:
+    model = load_video_prior(source, VideoOptions(pictures=_EXAMPLE_FRAMES))
+    _describe_network(source, model)
+    print(f"sees clips: of {_EXAMPLE_FRAMES} frames it denoises {model.latent_frames}")
+
+
+def _describe_model(source: str) -> None:
+    model = load_latent_prior(source, torch.device("cpu"))
+    _describe_network(source, model)
     print(f"is told the camera: {'yes' if model.uses_camera else 'no, only words'}")
     limits = model.limits
     if not limits.supports_null:
@@ -429,8 +446,6 @@ def _describe_model(source: str) -> None:
         print(f"sees {limits.views} views at once")
     if limits.needs_image:
         print("shows the object in prior.image; it reads no words")
-    if (entry := weights.known(source)) is not None:
-        print(f"licence: {entry.licence}")
 
 
 def _catalogue(folder: Path | None) -> Catalogue:

@@ -95,6 +95,7 @@ class Limits:
     Attributes:
         supports_null: it has an unconditional branch; guidance-distilled models have none.
         views: how many pictures of one asset come together, neighbours in the batch at one noise level.
+        frames: how many pictures of one camera come together, one after the other in time: a clip.
         needs_camera: every branch wants the cameras.
         needs_image: its positive branch wants ``Condition.image``.
         needs_control: every branch wants ``Condition.control``.
@@ -103,6 +104,7 @@ class Limits:
 
     supports_null: bool = True
     views: int = 1
+    frames: int = 1
     needs_camera: bool = False
     needs_image: bool = False
     needs_control: bool = False

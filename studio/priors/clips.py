@@ -78,7 +78,7 @@ class ClipPrior:
     @property
     def limits(self) -> Limits:
         """It is asked for whole clips."""
-        return Limits(views=self.frames)
+        return Limits(frames=self.frames)
 
     def encode_prompts(self, prompts: Sequence[str]) -> PromptEmbedding:
         """The weight of each performance, in one token; the empty prompt weighs all alike.

@@ -28,15 +28,21 @@ T = TypeVar("T")
 UNREADABLE = (OSError, ValueError, LookupError, TypeError, RuntimeError, SafetensorError)
 """What the loaders raise for a part that is not there, not readable or not what its config says."""
 
+VIDEO_DENOISERS = (
+    "UNet3DConditionModel", "UNetMotionModel", "CogVideoXTransformer3DModel", "WanTransformer3DModel",
+    "LTXVideoTransformer3DModel",
+)  # fmt: skip
+"""Those that denoise clips: `studio.priors.video`."""
 _DENOISERS = ("unet", "transformer")
 _NETWORKS = {
     "diffusers": (
         "UNet2DConditionModel", "PixArtTransformer2DModel", "SD3Transformer2DModel", "FluxTransformer2DModel",
-        "AutoencoderKL", "ControlNetModel",
+        "AutoencoderKL", "ControlNetModel", "MotionAdapter", *VIDEO_DENOISERS,
+        "AutoencoderKLCogVideoX", "AutoencoderKLWan", "AutoencoderKLLTXVideo",
     ),
     "transformers": (
         "CLIPTextModel", "CLIPTextModelWithProjection", "T5EncoderModel", "CLIPVisionModelWithProjection",
-        "BertForMaskedLM",
+        "UMT5EncoderModel", "BertForMaskedLM",
     ),
 }  # fmt: skip
 """The classes that a folder may ask for, by the library that has them."""
@@ -109,23 +115,44 @@ def load_network(path: Path, dtype: torch.dtype) -> Any:
             "save the model again with safe_serialization=True."
         )
     try:
-        with _quiet_libraries():
-            module, report = kind.from_pretrained(
-                path,
-                torch_dtype=dtype,
-                variant=_variant(path),
-                use_safetensors=True,
-                output_loading_info=True,
-            )
+        with quiet_libraries():
+            if name == "WanTransformer3DModel":
+                module, missing = _partly_float32(kind, path, dtype)
+            else:
+                module, report = kind.from_pretrained(
+                    path,
+                    torch_dtype=dtype,
+                    variant=_variant(path),
+                    use_safetensors=True,
+                    output_loading_info=True,
+                )
+                missing = sorted(str(key) for key in (*report["missing_keys"], *report["mismatched_keys"]))
     except UNREADABLE as error:
         raise unreadable(path, error) from error
-    missing = sorted(str(name) for name in (*report["missing_keys"], *report["mismatched_keys"]))
     if missing:
         raise StudioError(
             f"{path} has no weights of the right shape for {missing[0]} and {len(missing) - 1} others, "
             "expected all that its config.json describes; download the model again."
         )
     return module
+
+
+def _partly_float32(kind: Any, path: Path, dtype: torch.dtype) -> tuple[Any, list[str]]:
+    """A network that its class wants partly in float32, and the weights that the files lack.
+
+    diffusers loads these only where accelerate is installed.
+    """
+    from safetensors.torch import load_file
+
+    module = kind.from_config(kind.load_config(path))
+    state = {
+        name: value for file in sorted(path.glob("*.safetensors")) for name, value in load_file(file).items()
+    }
+    missing = module.load_state_dict(state, strict=False).missing_keys
+    for name, parameter in module.named_parameters():
+        kept = any(part in name.split(".") for part in kind._keep_in_fp32_modules)
+        parameter.data = parameter.data.to(torch.float32 if kept else dtype)
+    return module, sorted(missing)
 
 
 def _variant(path: Path) -> str | None:
@@ -145,7 +172,7 @@ def load_tokenizer(path: Path) -> Any:
 
 
 @contextlib.contextmanager
-def _quiet_libraries() -> Iterator[None]:
+def quiet_libraries() -> Iterator[None]:
     """Without the libraries' progress bars and advice: what matters becomes an error of the studio's own."""
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
@@ -164,23 +191,33 @@ def _quiet_libraries() -> Iterator[None]:
             transformers_logging.enable_progress_bar()
 
 
-def load_schedule(folder: Path, tokens: int = 4096) -> tuple[NoiseSchedule, Prediction]:
+def load_schedule(
+    folder: Path, tokens: int = 4096, beta_schedule: str | None = None
+) -> tuple[NoiseSchedule, Prediction]:
     """The noise levels, and what the network outputs.
 
     Args:
-        tokens: patches of a picture, on which FLUX's shift towards noise depends.
+        tokens: patches of a picture or clip, on which FLUX's and LTX's shift towards noise depends.
+        beta_schedule: diffusers' name of another curve than the folder's own.
     """
-    from diffusers import DDIMScheduler
+    from diffusers import CogVideoXDDIMScheduler, DDIMScheduler
 
     path = existing(folder, "scheduler") / "scheduler_config.json"
     config = read_json(path)
     try:
-        if "flow" in str(config.get("_class_name", "")).lower():
+        name = str(config.get("_class_name", ""))
+        if "flow" in name.lower() or config.get("use_flow_sigmas"):
             return _flow_schedule(config, tokens), Prediction.FLOW
         names = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas")
         betas = {name: config[name] for name in names if config.get(name) is not None}
+        if beta_schedule is not None:
+            betas["beta_schedule"] = beta_schedule
+        kind = DDIMScheduler
+        if name.startswith("CogVideoX"):
+            # It divides the signal-to-noise ratio.
+            kind, betas["snr_shift_scale"] = CogVideoXDDIMScheduler, config.get("snr_shift_scale", 3.0)
         rescale = bool(config.get("rescale_betas_zero_snr", False))
-        alphas_cumprod = DDIMScheduler(**betas, rescale_betas_zero_snr=rescale).alphas_cumprod.double()
+        alphas_cumprod = kind(**betas, rescale_betas_zero_snr=rescale).alphas_cumprod.double()
         prediction = Prediction(config.get("prediction_type", "epsilon"))
     except UNREADABLE as error:
         raise unreadable(path, error) from error
@@ -188,13 +225,36 @@ def load_schedule(folder: Path, tokens: int = 4096) -> tuple[NoiseSchedule, Pred
 
 
 def _flow_schedule(config: dict[str, Any], tokens: int) -> NoiseSchedule:
-    """Stable Diffusion 3 shifts by a constant; FLUX by e^mu with mu linear in the number of patches."""
-    levels, shift = int(config.get("num_train_timesteps", 1000)), float(config.get("shift", 1.0))
+    """Stable Diffusion 3 and Wan shift by a constant; FLUX and LTX by e^mu with mu linear in the number of
+    patches.
+    """
+    levels = int(config.get("num_train_timesteps", 1000))
+    shift = float(config.get("flow_shift", config.get("shift", 1.0)))
     if config.get("use_dynamic_shifting"):
         fewest, most = config.get("base_image_seq_len", 256), config.get("max_image_seq_len", 4096)
         low, high = config.get("base_shift", 0.5), config.get("max_shift", 1.15)
         shift = math.exp(low + (high - low) * (tokens - fewest) / (most - fewest))
     return NoiseSchedule.rectified_flow(levels, shift)
+
+
+def cells_of(folder: Path, cells: int, image_size: int | None) -> int:
+    """Width and height of what a U-Net or a transformer of pictures takes.
+
+    Args:
+        cells: its own.
+        image_size: of the pictures that it is to be shown instead, in pixels; None, or no autoencoder, keeps
+            its own.
+    """
+    if image_size is None or not (folder / "vae").is_dir():
+        return cells
+    down = 2 ** (len(read_json(folder / "vae" / "config.json")["block_out_channels"]) - 1)
+    step = 8 * down
+    if image_size % step:
+        raise StudioError(
+            f"prior.image_size is {image_size}, expected a multiple of {step}; try "
+            f"{step * max(1, round(image_size / step))}."
+        )
+    return image_size // int(down)
 
 
 def load_codec(
@@ -253,6 +313,18 @@ def frozen(module: T, device: torch.device) -> T:
     if device.type == "cuda":
         module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return module
+
+
+def text_fingerprints(folder: Path) -> tuple[str, ...]:
+    """What of a model's files its embeddings of prompts depend on.
+
+    Raises:
+        StudioError: it has no text encoder.
+    """
+    for part in ("text_encoder", "tokenizer"):
+        existing(folder, part)
+    parts = sorted(path for path in folder.iterdir() if path.name.startswith(("text_encoder", "tokenizer")))
+    return tuple(fingerprint(part) for part in parts)
 
 
 def fingerprint(folder: Path) -> str:

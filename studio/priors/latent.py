@@ -49,9 +49,10 @@ from studio.priors.families import (
     across_views,
 )
 from studio.priors.folders import (
+    VIDEO_DENOISERS,
+    cells_of,
     denoiser_folder,
     existing,
-    fingerprint,
     frozen,
     load_codec,
     load_network,
@@ -59,6 +60,7 @@ from studio.priors.folders import (
     load_tokenizer,
     network_name,
     read_json,
+    text_fingerprints,
     user_cache_folder,
 )
 from studio.priors.lora import LearnedNull, LowRankCopy
@@ -264,6 +266,11 @@ class _Loading:
         half = torch.bfloat16 if flow else torch.float16
         self.dtype = options.dtype or (half if device.type == "cuda" else torch.float32)
         existing(folder, "scheduler")
+        if self.kind in VIDEO_DENOISERS:
+            raise StudioError(
+                f"{source} denoises clips ({self.kind}), expected a model of pictures; use "
+                "prior.kind = 'video'."
+            )
         if self.kind == mvdream.CLASS_NAME:
             self.denoiser = mvdream.load_multi_view(path, self.dtype)
             self.kind = "UNet2DConditionModel"
@@ -353,14 +360,9 @@ class _Loading:
     def _made(self, family: Family, text: Callable[[], TextEmbedder], channels: int) -> LatentPrior:
         codec = self._codec(channels)
         schedule, prediction = load_schedule(self.folder, (self._cells() // 2) ** 2)
-        parts = sorted(
-            path for path in self.folder.iterdir() if path.name.startswith(("text_encoder", "tokenizer"))
-        )
-        for part in ("text_encoder", "tokenizer"):
-            existing(self.folder, part)
         style = "" if self.style is None else f"{self.style.identity} {self.options.style_scale}"
         identity = (
-            *(fingerprint(part) for part in parts),
+            *text_fingerprints(self.folder),
             type(family).__name__,
             str(self.options.text_layer),
             self.options.pooling,
@@ -384,16 +386,7 @@ class _Loading:
     def _cells(self) -> int:
         """Width and height of what the denoiser takes."""
         cells = FLUX_CELLS if self.kind == "FluxTransformer2DModel" else int(self.denoiser.config.sample_size)
-        if self.options.image_size is None or not (self.folder / "vae").is_dir():
-            return cells
-        down = 2 ** (len(read_json(self.folder / "vae" / "config.json")["block_out_channels"]) - 1)
-        size, step = self.options.image_size, 8 * down
-        if size % step:
-            raise StudioError(
-                f"prior.image_size is {size}, expected a multiple of {step}; try "
-                f"{step * max(1, round(size / step))}."
-            )
-        return size // int(down)
+        return cells_of(self.folder, cells, self.options.image_size)
 
     def _codec(self, channels: int) -> ImageCodec:
         name = self.options.autoencoder

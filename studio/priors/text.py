@@ -207,6 +207,35 @@ class FluxTextEmbedder:
 
 
 @dataclass(frozen=True)
+class VideoTextEmbedder:
+    """T5 as the video transformers read it, in the prompt's own case.
+
+    Attributes:
+        length: tokens of T5.
+        masked: the encoder looks away from the padding, whose rows are zeros (Wan); else it attends to it.
+        keep_mask: give the padding mask (1 where there is a word) as the pooled vector, for LTX.
+    """
+
+    tokenizer: Any
+    encoder: Any
+    length: int
+    masked: bool = False
+    keep_mask: bool = False
+
+    @torch.no_grad()
+    def __call__(self, prompts: Sequence[str]) -> PromptEmbedding:
+        """Prompts padded, or cut, to ``length``."""
+        read = tokenized(self.tokenizer, prompts, self.length)
+        device = next(self.encoder.parameters()).device
+        mask = read.mask.to(device)
+        seen = mask if self.masked else None
+        rows = self.encoder(input_ids=read.ids.to(device), attention_mask=seen).last_hidden_state.float()
+        if self.masked:
+            rows = rows * mask[..., None]
+        return PromptEmbedding(rows, mask.float() if self.keep_mask else None)
+
+
+@dataclass(frozen=True)
 class NoText:
     """For models that read no words: one zero a prompt."""
 

@@ -54,6 +54,7 @@ class Weights:
         files: patterns of what is downloaded.
         sha256: of some files, by path.
         preset: what runs it.
+        of_clips: it denoises clips, not pictures.
     """
 
     id: str
@@ -67,6 +68,7 @@ class Weights:
     files: tuple[str, ...] = MODEL_FILES
     sha256: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     preset: str | None = None
+    of_clips: bool = False
 
 
 _SD15_HASHES = MappingProxyType(

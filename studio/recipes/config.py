@@ -128,6 +128,30 @@ class LatentPriorConfig:
 
 
 @dataclass(frozen=True, kw_only=True, config=_CONFIG)
+class VideoPriorConfig:
+    """A diffusion model of clips in diffusers' folder layout: ModelScope, ZeroScope, AnimateDiff, CogVideoX,
+    Wan 2.1 or LTX-Video. It wants ``instants.kind = "clip"``."""
+
+    kind: Literal["video"] = "video"
+    source: Annotated[str, Field(min_length=1)]
+    """A folder, or a hub id such as ``Wan-AI/Wan2.1-T2V-1.3B-Diffusers``."""
+    revision: str | None = None
+    """Commit or branch of a hub id; left out, the one that the studio's registry pins, or the newest."""
+    motion_adapter: str | None = None
+    """AnimateDiff's motion modules, folder or hub id, where ``source`` is Stable Diffusion 1.5."""
+    image_size: Annotated[int, Field(ge=16, le=2048)] | None = None
+    """Width and height in pixels at which the model sees the clips; left out, its own."""
+    there_and_back: Annotated[int, Field(ge=0, le=16)] = 0
+    """How often the model is shown the clip to its end and back, both ends twice; AniClipart's is 2. 0 for
+    once, and there only."""
+    frames_at_once: Count | None = None
+    """Pictures that the autoencoder encodes together, for models that encode each by itself: with few, the
+    backward pass encodes them again and takes less memory. Left out, all."""
+    precision: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
+    """Of the networks; ``auto`` is half precision on CUDA and float32 elsewhere."""
+
+
+@dataclass(frozen=True, kw_only=True, config=_CONFIG)
 class ClipPriorConfig:
     """The exact motion prior: closed-form scores of clips of the recipe's own drawing in known gestures."""
 
@@ -150,6 +174,7 @@ PriorConfig = Annotated[
     | LibraryPriorConfig
     | SmallPriorConfig
     | LatentPriorConfig
+    | VideoPriorConfig
     | ClipPriorConfig
     | NoPriorConfig,
     Field(discriminator="kind"),

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from studio.recipes.config import LatentPriorConfig, LibraryPriorConfig, Recipe
+from studio.recipes.config import LatentPriorConfig, LibraryPriorConfig, Recipe, VideoPriorConfig
 from studio.recipes.load import load
 from studio.recipes.project import Project
 from studio.run.prior_names import prior_named
@@ -59,8 +59,8 @@ def _prior_lines(name: str) -> Sequence[str]:
     match prior_named(name):
         case LibraryPriorConfig(folder=str(folder)):
             return "prior.kind=library", f"prior.folder={quoted(folder)}"
-        case LatentPriorConfig(source=source):
-            return "prior.kind=latent", f"prior.source={quoted(source)}"
+        case LatentPriorConfig(kind=kind, source=source) | VideoPriorConfig(kind=kind, source=source):
+            return f"prior.kind={kind}", f"prior.source={quoted(source)}"
         case config:
             return (f"prior.kind={config.kind}",)
 

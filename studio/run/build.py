@@ -11,12 +11,13 @@ from typing_extensions import assert_never
 
 from studio.cameras import build_cameras
 from studio.errors import StudioError
-from studio.guidance.methods import build_guidance, descends_through_prior
+from studio.guidance.methods import asks_critic, build_guidance, descends_through_prior
 from studio.guidance.pixels import PixelGuidance
 from studio.guidance.refusals import limits_of
 from studio.interfaces import CameraSampler, Guidance, Prior, Renderer
 from studio.ops.surfaces import Light
 from studio.priors.latent import LatentPrior
+from studio.priors.video import VideoPrior
 from studio.recipes.config import (
     AlignedConfig,
     CamerasConfig,
@@ -176,7 +177,12 @@ def _build_term(
         return BuiltTerm(name, term.weight, guidance, views_alone, term.share, views)
     second = None if term.views_prior is None else priors[term.views_prior]
     told = told_in(recipe, term.method, config, prior, second)
-    if descends_through_prior(term.method) and isinstance(prior, LatentPrior):
+    if isinstance(prior, VideoPrior) and asks_critic(term.method):
+        raise StudioError(
+            f"{term.method.kind} trains a critic beside its prior, and a video model has none; use sds, or "
+            "another method without a critic."
+        )
+    if descends_through_prior(term.method) and isinstance(prior, LatentPrior | VideoPrior):
         prior = replace(prior, differentiable=True)
     method = build_guidance(term.method, prior, second)
     return BuiltTerm(name, term.weight, method, told, term.share, views, prior)
@@ -189,12 +195,16 @@ def _build_views(stage: Stage, term: GuidanceTerm | None) -> Views:
 
 def _refuse_unservable_views(cameras: CamerasConfig, instants: InstantsConfig | None, prior: Prior) -> None:
     """A multi-view prior sees whole sets of views; one of clips, whole clips."""
-    views = limits_of(prior).views
-    sets = cameras.views if isinstance(cameras, MultiViewConfig | AlignedConfig) else 1
+    limits = limits_of(prior)
+    views = cameras.views if isinstance(cameras, MultiViewConfig | AlignedConfig) else 1
     frames = instants.count if isinstance(instants, ClipConfig) else 1
-    if views > 1 and views != sets * frames:
+    if limits.views > 1 and (limits.views, 1) != (views, frames):
         raise StudioError(
-            f"The prior sees {views} views of the asset at once and is shown those of cameras of kind "
-            f"{cameras.kind!r}; use cameras.kind = 'multi_view' with views = {views}, or of what moves "
-            f"instants.kind = 'clip' with count = {views}."
+            f"The prior sees {limits.views} views of the asset at once and is shown those of cameras of kind "
+            f"{cameras.kind!r}; use cameras.kind = 'multi_view' with views = {limits.views}, and no clips."
+        )
+    if limits.frames > 1 and limits.frames != frames:
+        raise StudioError(
+            f"The prior sees clips of {limits.frames} frames and is shown "
+            f"{'none' if frames == 1 else frames}; use instants.kind = 'clip' with count = {limits.frames}."
         )

@@ -19,6 +19,7 @@ from studio.priors.latent import Options, load_latent_prior
 from studio.priors.library import LibraryPrior
 from studio.priors.motions import motion_named
 from studio.priors.nobody import NoPrior
+from studio.priors.video import VideoOptions, load_video_prior
 from studio.prompts import clean_prompt
 from studio.recipes.config import (
     AutoPriorConfig,
@@ -31,6 +32,7 @@ from studio.recipes.config import (
     PriorConfig,
     Recipe,
     SmallPriorConfig,
+    VideoPriorConfig,
 )
 from studio.resources import assets_folder
 from studio.run.conditioning import debiased
@@ -92,7 +94,10 @@ def _build_prior(config: PriorConfig, recipe: Recipe, device: torch.device) -> C
             )
         case LatentPriorConfig():
             prior = load_latent_prior(config.source, device, _options(config))
-            return ChosenPrior(prior, f"the diffusion model {config.source}")
+            return ChosenPrior(prior, f"the diffusion model {_with_licence(config.source)}")
+        case VideoPriorConfig():
+            video = load_video_prior(config.source, _video_options(config, recipe), device)
+            return ChosenPrior(video, f"the video diffusion model {_with_licence(config.source)}")
         case ClipPriorConfig():
             return _clips(config, recipe)
         case NoPriorConfig():
@@ -159,6 +164,46 @@ def _downloaded_model() -> str | None:
     )
 
 
+def _with_licence(source: str) -> str:
+    """A model's name, and under which licence it is published where that is known."""
+    entry = weights.known(source)
+    return source if entry is None else f"{source} (licence: {entry.licence})"
+
+
+def _video_options(config: VideoPriorConfig, recipe: Recipe) -> VideoOptions:
+    """The clips are those of the terms that ask the prior.
+
+    Raises:
+        StudioError: they show it no clips, or clips of several lengths.
+    """
+    instants = [
+        stage.looks(term)[1]
+        for stage in recipe.stages
+        for term in stage.guidance
+        if config in (term.prior or recipe.prior, term.views_prior)
+    ]
+    lengths = {each.count if isinstance(each, ClipConfig) else 1 for each in instants}
+    if len(lengths) != 1 or lengths == {1}:
+        raise StudioError(
+            "A video prior sees clips of one length, and the terms of guidance that ask it show "
+            f"{' and '.join(map(str, sorted(lengths)))} frames; expected a scene that moves with "
+            "instants.kind = 'clip', of the same count in each."
+        )
+    return VideoOptions(
+        pictures=lengths.pop(),
+        there_and_back=config.there_and_back,
+        revision=config.revision,
+        motion_adapter=config.motion_adapter,
+        image_size=config.image_size,
+        frames_at_once=config.frames_at_once,
+        dtype=_dtype(config.precision),
+    )
+
+
+def _dtype(precision: str) -> torch.dtype | None:
+    return None if precision == "auto" else getattr(torch, precision)
+
+
 def _options(config: LatentPriorConfig) -> Options:
     return Options(
         revision=config.revision,
@@ -175,7 +220,7 @@ def _options(config: LatentPriorConfig) -> Options:
         negative_attention_scale=config.negative_attention_scale,
         reference_elevation_deg=config.image_elevation_deg,
         embedded_guidance=config.embedded_guidance,
-        dtype=None if config.precision == "auto" else getattr(torch, config.precision),
+        dtype=_dtype(config.precision),
     )
 
 

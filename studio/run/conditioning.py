@@ -19,6 +19,7 @@ from studio.guidance.refusals import limits_of
 from studio.interfaces import Prior
 from studio.priors.debiasing import debiased_prompts
 from studio.priors.latent import LatentPrior
+from studio.priors.video import VideoPrior
 from studio.prompts import Direction, ViewPrompts, clean_prompt
 from studio.recipes.config import LatentPriorConfig, PriorConfig, Recipe
 from studio.recipes.guidance import GuidanceConfig, VpcsmConfig
@@ -62,6 +63,8 @@ def told_in(
         blend=recipe.view_blend,
         by_view=debiased(recipe),
     )
+    if isinstance(prior, VideoPrior):
+        told = _once_a_clip(told, prior)
     told = _with_image(_with_control(_with_face(told, config, prior), config, prior), config, prior)
     return told if second is None else _with_second(told, recipe, second)
 
@@ -71,6 +74,16 @@ def debiased(recipe: Recipe) -> Mapping[Direction, str] | None:
     if recipe.prompt_debiasing is None:
         return None
     return debiased_prompts(recipe.prompt_debiasing, clean_prompt(recipe.prompt))
+
+
+def _once_a_clip(prompts: Told, prior: VideoPrior) -> Told:
+    """The branches of the camera that films each clip, for each of the clip's latent frames."""
+
+    def conditioning(cameras: Cameras, background: Float[Tensor, "b 3"]) -> Conditioning:
+        rows = prior.first_pictures(len(cameras))
+        return prompts(cameras[rows], background[rows])
+
+    return conditioning
 
 
 def _with_second(prompts: Told, recipe: Recipe, prior: Prior) -> Told:

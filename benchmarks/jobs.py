@@ -6,26 +6,34 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import socket
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import httpx
 import psutil
 from playwright.sync_api import BrowserContext, sync_playwright
 
-from studio.jobs.queue import Queue, State
+from studio.jobs.queue import Queue
 from studio.recipes.load import load
+from studio.run.events import EventLog
 
 SUBMISSIONS, LISTED, REPEATS = 200, 10_000, 5
 MINE = {"x-studio-client": "benchmark" * 4}
-TABLE = b"prompt,preset,stages.0.resolution,preview_every\na teddy bear,default,64,25\n"
+STEPS, BLOCK, IDLE_S = 1000, 20, 20.0
+"""Of the run that is watched; each block has a preview, two lines of events and nothing else to write."""
+TABLE = (
+    "prompt,preset,steps,stages.0.resolution,preview_every,checkpoint_every\n"
+    f"a teddy bear,default,{STEPS},64,{BLOCK},10000\n"
+).encode()
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
@@ -81,11 +89,30 @@ def first_paint_seconds(context: BrowserContext, url: str) -> float:
     return float(paint)
 
 
-def watched(
-    context: BrowserContext, url: str, workspace: Path, server: psutil.Process
-) -> tuple[list[float], float]:
-    """A run that somebody watches: how long each preview took from the disk to the page, in seconds, and the
-    server's processor time as a share of the worker's."""
+@dataclass(frozen=True)
+class Watched:
+    """What it costs to have a run watched by one page.
+
+    Attributes:
+        delays_s: how long each preview took from the disk to the page.
+        share: the server's processor time beside the worker's.
+        step_ratios: the time of some steps with the app beside that of their neighbours without it.
+    """
+
+    delays_s: list[float]
+    share: float
+    step_ratios: list[float]
+
+
+def idle_share(server: psutil.Process) -> float:
+    """The processor time of a server that nobody asks anything, beside that of a core."""
+    began = _busy(server)
+    time.sleep(IDLE_S)
+    return (_busy(server) - began) / IDLE_S
+
+
+def watched(context: BrowserContext, url: str, workspace: Path, server: psutil.Process) -> Watched:
+    """Has a run watched, in its second half for every other block of steps: between them the app is frozen."""
     queue = Queue(workspace)
     tag = httpx.post(f"{url}batches", content=TABLE, headers=MINE).raise_for_status().text
     (job,) = queue.jobs(tag=tag)
@@ -94,14 +121,40 @@ def watched(
     page.locator("#preview img").wait_for(timeout=300_000)
     (worker,) = server.children()
     began, delays, seen = (_busy(server), _busy(worker)), [], ""
-    while (job := queue.job(job.id)).state is State.RUNNING and job.step < job.total_steps:
+    while queue.job(job.id).step < STEPS // 2:
         source = page.locator("#preview img").get_attribute("src") or ""
         name = source.rpartition("?")[2]
         if seen and name != seen:
             delays.append(time.time() - (job.folder / "previews" / name).stat().st_mtime)
         seen = name
         time.sleep(0.02)
-    return delays, (_busy(server) - began[0]) / (_busy(worker) - began[1])
+    share = (_busy(server) - began[0]) / (_busy(worker) - began[1])
+    log = EventLog(job.folder / "events.jsonl")
+    try:
+        blocks = list(_blocks(log, server))
+    finally:
+        server.resume()
+    neighbours = zip(blocks[1::2], blocks[::2], blocks[2::2], strict=False)
+    return Watched(delays, share, [2 * shown / (before + after) for shown, before, after in neighbours])
+
+
+def _blocks(log: EventLog, server: psutil.Process) -> Iterator[float]:
+    """The seconds that each block of steps took; the server is frozen in the first and every other one."""
+    first, frozen, since = _last_step(log)[0], False, 0.0
+    first += BLOCK - first % BLOCK
+    for end in range(first, STEPS - BLOCK, BLOCK):
+        while (last := _last_step(log))[0] < end:
+            time.sleep(0.01)
+        if frozen or since:
+            yield last[1] - since
+        frozen, since = not frozen, last[1]
+        (server.suspend if frozen else server.resume)()
+
+
+def _last_step(log: EventLog) -> tuple[int, float]:
+    """The last step that a run has told of, and the seconds until then."""
+    last = next(event for event in reversed(log.read()) if event["event"] == "step")
+    return last["step"], last["elapsed_s"]
 
 
 def _busy(process: psutil.Process) -> float:
@@ -123,11 +176,14 @@ def main() -> None:
             context = browser.new_context(extra_http_headers=MINE)
             paints = [first_paint_seconds(context, url) for _ in range(REPEATS)]
             print(f"{paints[0]:.2f} s to the first paint, {min(paints):.2f} s once the browser knows the app")
-            delays, share = watched(context, url, folder / "c", server)
-            print(
-                f"{min(delays):.2f} to {max(delays):.2f} s from a preview's file to the page ({len(delays)})"
-            )
-            print(f"{share:.1%} of the worker's processor time goes to showing its run to one page")
+            print(f"{idle_share(server):.1%} of a core goes to a server that nobody asks anything")
+            cost = watched(context, url, folder / "c", server)
+            slowest, count = max(cost.delays_s), len(cost.delays_s)
+            print(f"{min(cost.delays_s):.2f} to {slowest:.2f} s from a preview's file to the page ({count})")
+            print(f"{cost.share:.1%} of the worker's processor time goes to showing its run to one page")
+            middle, count = statistics.median(cost.step_ratios), len(cost.step_ratios)
+            print(f"{middle - 1:+.1%} a step with the app and a page, beside a frozen app ({count} blocks)")
+            print(f"The load of the machine is {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
             browser.close()
 
 

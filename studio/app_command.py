@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import signal
+from collections.abc import Iterator
 
 from studio import arguments
 from studio.errors import StudioError
@@ -33,6 +35,17 @@ def perform(command: arguments.App) -> int:
         presets=(*preset_names(), *map(str, command.preset)),
         priors=(*BUILT_IN_PRIORS, *command.prior),
     )
-    with contextlib.nullcontext() if command.no_workers else Supervisor(command.workspace):
+    with _until_stopped(), contextlib.nullcontext() if command.no_workers else Supervisor(command.workspace):
         serve(options)
     return 0
+
+
+@contextlib.contextmanager
+def _until_stopped() -> Iterator[None]:
+    """A polite kill (SIGTERM) is heard as Ctrl-C is: the workers are let go of, and save their runs."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with contextlib.suppress(KeyboardInterrupt):
+            yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -13,7 +13,7 @@ import enum
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -143,6 +143,7 @@ class Queue:
     ) -> None:
         self.workspace = workspace
         self.runs = workspace / "runs"
+        self._file = workspace / "queue.sqlite"
         self._most_waiting = most_waiting
         self._clock = clock
         try:
@@ -157,8 +158,9 @@ class Queue:
             database.executescript(_SCHEMA)
         # The last connection to close tidies the log away, which takes longer than a submission: this one is
         # looked at once, to have the log open, and kept.
-        self._last = sqlite3.connect(workspace / "queue.sqlite", check_same_thread=False)
-        self._last.execute("SELECT COUNT(*) FROM jobs").fetchone()
+        with self._told():
+            self._last = self._connected()
+            self._last.execute("SELECT COUNT(*) FROM jobs").fetchone()
 
     # --------------------------------------------------------------------------------------------- asking
 
@@ -486,20 +488,24 @@ class Queue:
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
-        path = self.workspace / "queue.sqlite"
-        try:
-            database = sqlite3.connect(path, timeout=30.0, isolation_level=None)
-        except sqlite3.Error as error:
-            raise StudioError(f"Cannot open {path}: {error}; expected a folder with space left.") from error
-        try:
-            database.row_factory = sqlite3.Row
+        with self._told(), closing(self._connected()) as database:
             yield database
+
+    def _connected(self) -> sqlite3.Connection:
+        database = sqlite3.connect(self._file, timeout=30.0, isolation_level=None, check_same_thread=False)
+        database.row_factory = sqlite3.Row
+        return database
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """What the database refuses, for a person to read."""
+        try:
+            yield
         except sqlite3.Error as error:
             raise StudioError(
-                f"The queue {path} refuses: {error}; expected a writable file with space left on its disk."
+                f"The queue {self._file} refuses: {error}; expected a writable file with space left on its "
+                "disk."
             ) from error
-        finally:
-            database.close()
 
     @contextmanager
     def _writing(self, durable: bool = True) -> Iterator[sqlite3.Connection]:

@@ -112,7 +112,7 @@ def idle_share(server: psutil.Process) -> float:
 
 
 def watched(context: BrowserContext, url: str, workspace: Path, server: psutil.Process) -> Watched:
-    """Has a run watched, in its second half for every other block of steps: between them the app is frozen."""
+    """Has a run watched, in its second half in every other block of steps: the app is frozen in between."""
     queue = Queue(workspace)
     tag = httpx.post(f"{url}batches", content=TABLE, headers=MINE).raise_for_status().text
     (job,) = queue.jobs(tag=tag)

@@ -19,6 +19,7 @@ namespace {
 
 constexpr int64_t kVectors = 256;  // of points in one task
 constexpr int64_t kPoints = kVectors * LANES;
+constexpr int kRowsAhead = 32;  // to fetch before their turn, where one level of all points' rows is read
 
 struct PointVector {
   CubePoint<Float> at;
@@ -140,6 +141,7 @@ void scatter_part(const StudioHashGrid& in, int l, const Part& part) {
       const uint32_t valid = points[v].at.valid.bits();
       const float* v_features = in.v_features + begin * stride + l * F;
       for (int lane = 0; lane < lanes; ++lane) {
+        __builtin_prefetch(v_features + (lane + kRowsAhead) * stride);
         if (!(valid >> lane & 1)) continue;
         const Row<F> incoming = Row<F>::load(v_features + lane * stride);
         for (int layer = 0; layer < 8; layer += 4) {

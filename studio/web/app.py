@@ -13,12 +13,14 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp
 
 from studio.errors import StudioError
-from studio.web import api, asset, batch, compare, create, files, gallery, watch
+from studio.web import animate, api, asset, batch, compare, create, files, gallery, moving, watch
 from studio.web.clients import Gate
 from studio.web.options import Options
 from studio.web.service import Service
 
 _PAGES = {
+    "Animate": animate.page,
+    "4D": moving.page,
     "Watch": watch.page,
     "Asset": asset.page,
     "Gallery": gallery.page,

@@ -8,7 +8,7 @@ import gradio as gr
 from gradio.processing_utils import save_file_to_cache
 
 from studio.export.formats import FORMATS
-from studio.recipes.config import AssetFormat
+from studio.recipes.config import AssetFormat, ClipartConfig
 from studio.recipes.load import to_toml
 from studio.run.session import Run
 from studio.web import markup
@@ -47,7 +47,8 @@ def page(service: Service, blocks: gr.Blocks) -> None:
                 jobs = service.jobs(client, others_too=True)
                 return markup.cards(jobs, "asset", "Nothing is made yet."), None, None, "", "", "", "", ""
             job = service.job(asked, client)
-            toml = to_toml(service.recipe(asked, client))
+            asked_for = service.recipe(asked, client)
+        is_solid = not isinstance(asked_for.stages[-1].scene, ClipartConfig)
         here = service.formats(job)
 
         def copy(*names: AssetFormat) -> str | None:
@@ -60,12 +61,12 @@ def page(service: Service, blocks: gr.Blocks) -> None:
 
         return (
             markup.title(job),
-            copy("glb"),
-            copy("ply", "splat"),
+            gr.Model3D(copy("glb"), visible=is_solid),
+            gr.Model3D(copy("ply", "splat"), visible=is_solid),
             markup.pictures(job, here),
             markup.downloads(job, here),
             markup.figures(Run.open(job.folder).metrics() if here else {}),
-            toml,
+            to_toml(asked_for),
             ", ".join(job.tags),
         )
 

@@ -13,7 +13,9 @@ from starlette.concurrency import run_in_threadpool
 
 from studio.errors import StudioError
 from studio.prompts import slug
+from studio.resources import clipart
 from studio.web.clients import client_of
+from studio.web.drawings import shipped
 from studio.web.live import answer
 from studio.web.preset_pictures import preset_picture
 from studio.web.request import job_number, tag_named
@@ -44,6 +46,28 @@ def add_routes(app: FastAPI, service: Service) -> None:
             return _with_its_materials(path, slug(job.prompt))
         headers = {"cache-control": f"private, max-age={_KEEP_S if wanted == 'preview' else 0}"}
         return FileResponse(path, filename=name, headers=headers)
+
+    @app.post("/drawings", include_in_schema=False)
+    async def drawing(request: Request) -> Response:
+        data, name = await request.body(), request.query_params.get("name", "")
+        try:
+            called = await run_in_threadpool(service.keep_drawing, data, name, client_of(request.scope))
+        except StudioError as error:
+            return PlainTextResponse(str(error), 400)
+        return PlainTextResponse(called)
+
+    @app.get("/drawings/{called}/thumbnail", include_in_schema=False)
+    def thumbnail(called: str) -> Response:
+        if called not in shipped():
+            return PlainTextResponse("There is no such drawing.", 404)
+        return FileResponse(clipart(called), headers={"cache-control": f"max-age={_KEEP_S}"})
+
+    @app.get("/drawings/{called}/{wanted}", include_in_schema=False)
+    def drawing_file(called: str, wanted: Literal["picture", "project"]) -> Response:
+        try:
+            return FileResponse(service.drawings.file(called, wanted))
+        except StudioError as error:
+            return PlainTextResponse(str(error), 404)
 
     @app.post("/batches", include_in_schema=False)
     async def table(request: Request) -> Response:

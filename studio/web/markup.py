@@ -151,6 +151,16 @@ def preset_cards(presets: Sequence[tuple[str, str, bool]], chosen: str) -> str:
     return f'<div class="studio-cards" role="radiogroup" aria-label="Preset">{"".join(made)}</div>'
 
 
+def drawing_cards(drawings: Sequence[str]) -> str:
+    """Drawings as a group of radio buttons."""
+    made = [
+        f'<label class="studio-card"><input type="radio" name="studio-drawing" value="{text(name)}">'
+        f'<img src="drawings/{text(name)}/thumbnail" alt=""><small>{text(name)}</small></label>'
+        for name in drawings
+    ]
+    return f'<div class="studio-cards" role="radiogroup" aria-label="Drawing">{"".join(made)}</div>'
+
+
 def fields(controls: Sequence[Control]) -> str:
     """The settings of a recipe as fields, a group for each part; empty ones leave the preset's own."""
     return "".join(
@@ -182,12 +192,12 @@ def figures(metrics: dict[str, Figure]) -> str:
 
 
 def pictures(job: Job, present: Sequence[str]) -> str:
-    """The turntable, and the sheet of all sides."""
+    """The turntable or clip, and the sheet of all sides or instants."""
     shown = ""
     if "mp4" in present:
         shown += (
             f'<video class="studio-shown" controls loop autoplay muted playsinline src="jobs/{job.id}/mp4" '
-            f'aria-label="Turntable: {text(job.prompt)}"></video>'
+            f'aria-label="Film: {text(job.prompt)}"></video>'
         )
     if "png" in present:
         shown += f'<img class="studio-shown" src="jobs/{job.id}/png" alt="Contact sheet: {text(job.prompt)}">'

@@ -20,6 +20,7 @@ from studio.prompts import slug
 from studio.recipes.config import AssetFormat, Recipe
 from studio.run.session import latest_preview
 from studio.web.clients import RateLimit
+from studio.web.drawings import Drawings
 from studio.web.forms import Form
 from studio.web.options import Options
 from studio.web.packing import pack
@@ -29,6 +30,9 @@ Action = Literal["cancel", "pause", "resume", "retry"]
 _LONGEST_S = 900.0
 _SUBMISSIONS_A_MINUTE = 30
 _EXPORTS_A_MINUTE = 10
+_UPLOADS_A_MINUTE = 20
+_LONGEST_LOOK_S = 60.0
+"""At a drawing."""
 
 
 class Service:
@@ -43,7 +47,9 @@ class Service:
         self.queue = Queue(options.workspace.absolute(), most_waiting=options.most_waiting)
         self._submissions = RateLimit(_SUBMISSIONS_A_MINUTE, 60.0, "submissions")
         self._exports = RateLimit(_EXPORTS_A_MINUTE, 60.0, "exports")
+        self._uploads = RateLimit(_UPLOADS_A_MINUTE, 60.0, "drawings")
         self._busy = threading.Lock()
+        self.drawings = Drawings(self.queue.workspace / "drawings", self._rig)
 
     # --------------------------------------------------------------------------------------------- looking
 
@@ -250,16 +256,30 @@ class Service:
         self._elsewhere(f"Writing .{wanted}", "studio.cli", "export", job.folder, path)
         return path
 
-    def _elsewhere(self, what: str, module: str, *words: str | Path) -> None:
+    def keep_drawing(self, data: bytes, name: str, client: str | None) -> str:
+        """Keep a drawing to be animated; returns what it is called from now on.
+
+        Raises:
+            StudioError: it is no drawing, or it is too soon.
+        """
+        self._uploads.take(_known(client))
+        return self.drawings.keep(data, name)
+
+    def _rig(self, drawing: Path, folder: Path) -> None:
+        self._elsewhere(
+            "Looking at the drawing", "studio.web.rigging", drawing, folder, longest_s=_LONGEST_LOOK_S
+        )
+
+    def _elsewhere(self, what: str, module: str, *words: str | Path, longest_s: float = _LONGEST_S) -> None:
         """Let another process do what takes long, one at a time; no word of its command is a client's."""
         command = [sys.executable, "-m", module, *map(str, words)]
         with self._busy:
             try:
                 done = subprocess.run(  # noqa: S603  (our own program)
-                    command, capture_output=True, text=True, timeout=_LONGEST_S, check=False
+                    command, capture_output=True, text=True, timeout=longest_s, check=False
                 )
             except subprocess.TimeoutExpired as error:
-                raise StudioError(f"{what} took over {_LONGEST_S:g} s; it was ended.") from error
+                raise StudioError(f"{what} took over {longest_s:g} s; it was ended.") from error
         if done.returncode:
             said = done.stderr.strip().splitlines() or ["it gave no reason"]
             raise StudioError(f"{what} failed: {said[-1].removeprefix('studio: ')}")
@@ -272,11 +292,7 @@ class Service:
         Raises:
             StudioError: nobody has said whose they are, it is too soon, or too many would wait.
         """
-        if client is None:
-            raise StudioError(
-                "A job needs somebody whose it is: send a header X-Studio-Client with a secret of your own, "
-                "22 letters and digits or more."
-            )
+        client = _known(client)
         self._submissions.take(client)
         return self.queue.submit(recipes, client, tags)
 
@@ -285,6 +301,15 @@ class Service:
         if job.client != client:
             raise StudioError(f"Job {number} is somebody else's; it can only be looked at.")
         return job
+
+
+def _known(client: str | None) -> str:
+    if client is None:
+        raise StudioError(
+            "A job needs somebody whose it is: send a header X-Studio-Client with a secret of your own, "
+            "22 letters and digits or more."
+        )
+    return client
 
 
 def _format(wanted: str) -> AssetFormat:

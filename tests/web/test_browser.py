@@ -11,6 +11,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from studio.jobs.queue import Queue, State
 from studio.meshes import load_mesh
+from studio.recipes.config import ClipartConfig
 from tests.web.conftest import Server, Start
 
 pytestmark = pytest.mark.browser
@@ -91,3 +92,51 @@ def test_from_a_prompt_to_a_download(server: Server, person: BrowserContext, tmp
     page.locator("canvas").first.wait_for()
     # Nothing was asked of any other machine.
     assert [url for url in outside if not url.startswith((server.url, "data:", "blob:"))] == []
+
+
+def test_from_a_drawing_to_a_clip(start: Start, person: BrowserContext, tmp_path: Path) -> None:
+    """Keypoints are added and moved on the picture, and the worker animates with them."""
+    quick = tmp_path / "clip.toml"
+    quick.write_text(
+        'base = "aniclipart"\n[[stages]]\nsteps = 4\nresolution = 16\n'
+        'instants = { kind = "clip", count = 3 }\n[stages.scene]\ntexture_size = 64\nedge_px = 24.0\n'
+    )
+    server, page = start("--preset", quick), person.new_page()
+    page.goto(f"{server.url}animate")
+    keypoints = page.locator("#drawing circle")
+    keypoints.first.wait_for()
+    # What is no drawing is told; another one gets a keypoint more, which is then dragged.
+    file = page.locator("#drawing input[type=file]")
+    file.set_input_files({"name": "a.svg", "mimeType": "image/svg+xml", "buffer": b"<svg/>"})
+    expect(page.locator("#drawing [data-rig=said]")).to_have_text(
+        re.compile("shows nothing"), timeout=SOON_MS
+    )
+    page.locator("#drawing input[value=cat]").check()
+    expect(page.locator("#drawing image")).to_have_attribute("href", re.compile("cat"), timeout=SOON_MS)
+    found = keypoints.count()
+    canvas = page.locator("#drawing svg").bounding_box()
+    assert canvas is not None
+    x, y, unit = canvas["x"], canvas["y"], canvas["width"] / 256
+    page.mouse.click(x + 150 * unit, y + 162 * unit)
+    expect(keypoints).to_have_count(found + 1)
+    page.mouse.move(x + 150 * unit, y + 162 * unit)
+    page.mouse.down()
+    page.mouse.move(x + 154 * unit, y + 168 * unit)
+    page.mouse.up()
+    expect(keypoints).to_have_count(found + 1)
+    page.locator("#motion textarea, #motion input").fill("the cat jumps")
+    page.get_by_role("combobox", name="Preset").click()
+    page.get_by_role("option", name=str(quick)).click()
+    page.locator("#animate").click()
+    page.wait_for_url("**/watch?job=*")
+    number = int(page.url.rpartition("=")[2])
+    wait_for_state(page, "finished")
+    scene = Queue(server.workspace).recipe(number).stages[0].scene
+    assert isinstance(scene, ClipartConfig) and scene.keypoints is not None and scene.path == "cat"
+    assert len(scene.keypoints) == found + 1
+    assert scene.keypoints[-1] == pytest.approx((154, 168), abs=1)
+    page.goto(f"{server.url}asset?job={number}")
+    page.locator("video").wait_for()
+    expect(page.locator("#downloads a")).to_have_text(
+        ["mp4", "gif", "webp", "svg", "json", "clipart.json", "png", "recipe.toml"]
+    )

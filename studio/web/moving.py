@@ -1,0 +1,59 @@
+"""The 4D page: from a prompt and a motion to an animated asset in the queue."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+
+from studio.prompts import MAX_CHARACTERS
+from studio.recipes.load import load
+from studio.web import markup
+from studio.web.forms import OWN
+from studio.web.motion_forms import MOTIONS, MovingForm, moving_presets
+from studio.web.request import GO_AND_WATCH, client_of, told
+from studio.web.service import Service
+
+
+def page(service: Service, blocks: gr.Blocks) -> None:
+    """The components of the page and what they do."""
+    offered = moving_presets(service.options)
+    if not offered:
+        gr.HTML("<p>None of the presets that this app offers moves.</p>")
+        return
+    first = "moving" if "moving" in offered else offered[0]
+    prompt = gr.Textbox(
+        label="Prompt", placeholder="a teddy bear", max_length=MAX_CHARACTERS, elem_id="moving-prompt"
+    )
+    with gr.Row():
+        preset = gr.Dropdown(list(offered), value=first, label="Preset", elem_id="moving-preset")
+        motion = gr.Dropdown(
+            [OWN, *MOTIONS], value=OWN, label="Motion of the exact prior", elem_id="moving-motion"
+        )
+    about = gr.HTML(_about(first))
+    with gr.Row():
+        frames = gr.Number(24, label="Frames", precision=0, minimum=2, maximum=240)
+        seconds = gr.Number(2.0, label="Seconds", minimum=0.1, maximum=60)
+        loops = gr.Checkbox(False, label="Loops")
+        steps = gr.Number(
+            0, label="Steps (0: the preset's own)", precision=0, minimum=0, elem_id="moving-steps"
+        )
+        seed = gr.Number(0, label="Seed", precision=0, minimum=0)
+    number = gr.Number(visible=False)
+    create = gr.Button("Create", variant="primary", elem_id="moving-create")
+    preset.change(_about, preset, about, api_visibility="private", show_progress="hidden")
+
+    def submitted(request: gr.Request, *values: Any) -> int:
+        with told():
+            recipe = MovingForm(*values).recipe(service.options)
+            return service.submit_all([recipe], client_of(request))[0].id
+
+    fields = [prompt, preset, motion, frames, seconds, loops, steps, seed]
+    create.click(submitted, fields, number, api_visibility="private").success(
+        None, number, None, js=GO_AND_WATCH
+    )
+
+
+def _about(preset: str) -> str:
+    """What a preset is for."""
+    return f"<p>{markup.text(load(preset).description)}</p>"

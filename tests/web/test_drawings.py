@@ -1,0 +1,129 @@
+"""Drawings that come through the browser, and the forms for things in motion: what they may choose."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from starlette.testclient import TestClient
+
+from studio.errors import StudioError
+from studio.recipes.config import ClipartConfig, LibraryPriorConfig
+from studio.web.app import build
+from studio.web.clients import MOST_BODY_BYTES
+from studio.web.drawings import Drawings, shipped
+from studio.web.motion_forms import ClipForm, MovingForm, clipart_presets, moving_presets
+from studio.web.options import Options
+from studio.web.rigging import rig
+
+ADA = {"x-studio-client": "ada" * 10}
+SQUARE = (
+    b'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 9 9"><rect width="9" height="3" fill="red"/></svg>'
+)
+
+
+@pytest.fixture(scope="module")
+def options(tmp_path_factory: pytest.TempPathFactory) -> Options:
+    return Options(tmp_path_factory.mktemp("served") / "workspace")
+
+
+@pytest.fixture(scope="module")
+def app(options: Options) -> Iterator[TestClient]:
+    with TestClient(build(options), "http://127.0.0.1") as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def drawings(tmp_path_factory: pytest.TempPathFactory) -> Drawings:
+    """Looked at in this process."""
+    return Drawings(tmp_path_factory.mktemp("drawings"), rig)
+
+
+def form(drawing: str, keypoints: object = ((128, 128), (100, 128)), **others: object) -> ClipForm:
+    rigged = json.dumps({"drawing": drawing, "keypoints": keypoints, "bones": [[0, 1]]})
+    return replace(ClipForm(rigged, "it jumps"), **others)  # type: ignore[arg-type]
+
+
+def test_a_drawing_that_came_is_looked_at_and_kept(app: TestClient, options: Options) -> None:
+    """By another process, as the app does it."""
+    answer = app.post("/drawings?name=../../a%00b.SVG", content=SQUARE, headers=ADA)
+    assert answer.status_code == 200, answer.text
+    called = answer.text
+    project = app.get(f"/drawings/{called}/project").json()
+    assert len(project["keypoints"]) >= 2 and project["drawing"] == ""
+    picture = app.get(f"/drawings/{called}/picture")
+    assert picture.headers["content-type"] == "image/png" and picture.content.startswith(b"\x89PNG")
+    files = {path.name for path in (options.workspace / "drawings" / called).iterdir()}
+    assert files == {"drawing.svg", "picture.png", "project.json"}
+    refused = app.post(
+        "/drawings?name=a.svg", content=SQUARE.replace(b"<rect", b"<script/><text"), headers=ADA
+    )
+    assert (refused.status_code == 400 and "shows nothing" in refused.text) or "only text" in refused.text
+    assert len(list((options.workspace / "drawings").iterdir())) == 1
+
+
+def test_what_may_not_be_sent(app: TestClient) -> None:
+    assert app.post("/drawings?name=a.exe", content=SQUARE, headers=ADA).status_code == 400
+    assert (
+        app.post("/drawings?name=a.svg", content=b" " * (MOST_BODY_BYTES + 1), headers=ADA).status_code == 413
+    )
+    nobody = TestClient(app.app, "http://127.0.0.1").post("/drawings?name=a.svg", content=SQUARE)
+    assert nobody.status_code == 400 and "somebody whose it is" in nobody.text
+
+
+@pytest.mark.parametrize(
+    "path", ["..%2f..", "0" * 32, "crab%00", "crabb", "crab/drawing.svg", "crab/../../queue.sqlite"]
+)
+def test_drawings_are_asked_for_by_name(app: TestClient, path: str) -> None:
+    for wanted in ("picture", "project", "thumbnail"):
+        assert app.get(f"/drawings/{path}/{wanted}").status_code in (404, 422)
+    assert app.get("/drawings/crab/drawing.svg").status_code == 422
+
+
+def test_a_form_becomes_a_recipe(options: Options, drawings: Drawings) -> None:
+    called = drawings.keep(SQUARE, "square.svg")
+    recipe = form(called, loop="cyclic", reach=0.5, frames=12, seconds=1.5, seed=3).recipe(options, drawings)
+    scene = recipe.stages[0].scene
+    assert isinstance(scene, ClipartConfig) and scene.keypoints == ((128.0, 128.0), (100.0, 128.0))
+    assert (scene.path, scene.loop, scene.bones) == (drawings.path(called), "cyclic", ((0, 1),))
+    assert (recipe.export.motion_frames, recipe.export.motion_seconds, recipe.seed) == (12, 1.5, 3)
+    assert recipe.prior.reach == 0.5  # type: ignore[union-attr]
+    assert {"svg", "clipart.json"} < set(recipe.export.formats)
+    assert set(map(Path, shipped())) >= {Path("crab"), Path("cat")}
+    assert form("crab").recipe(options, drawings).stages[0].scene.path == "crab"  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        (form("/etc/passwd.svg"), "no drawing '/etc/passwd.svg'"),
+        (form("../crab"), "no drawing"),
+        (form(""), "No drawing was chosen"),
+        (form("crab", [[1, float("nan")]]), "not a number|finite number"),
+        (form("crab", loop="twice"), "no loop 'twice'"),
+        (form("crab", preset="draft"), "no preset 'draft'"),
+        (form("crab", reach=9.0), "prior.reach is 9.0"),
+        (form("crab", frames=9999), "motion_frames is 9999"),
+        (replace(form("crab"), drawing="{"), "no project of clipart"),
+        (replace(form("crab"), prompt=" "), "prompt"),
+    ],
+)
+def test_what_a_form_may_not_hold(options: Options, drawings: Drawings, wrong: ClipForm, says: str) -> None:
+    with pytest.raises(StudioError, match=says):
+        wrong.recipe(options, drawings)
+
+
+def test_a_form_for_what_is_solid_and_moves(options: Options) -> None:
+    recipe = MovingForm("a bear", motion="wave", frames=8, seconds=1.0, loops=True, steps=20).recipe(options)
+    assert isinstance(recipe.prior, LibraryPriorConfig) and recipe.prior.motions == ("wave",)
+    assert (recipe.export.motion_frames, recipe.export.motion_loops, recipe.total_steps) == (8, True, 20)
+    assert "moving" in moving_presets(options) and "aniclipart" in clipart_presets(options)
+    for wrong, says in (
+        (MovingForm("a bear", motion="fly"), "no motion 'fly'"),
+        (MovingForm("a bear", "draft"), "no preset"),
+    ):
+        with pytest.raises(StudioError, match=says):
+            wrong.recipe(options)

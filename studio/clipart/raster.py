@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from studio.clipart.resvg import png_of
 from studio.clipart.svg_paths import Box, page_of
 from studio.clipart.svg_tree import SVG_NAMESPACE, SvgTree
 from studio.clipart.vectors import CANVAS_PX
@@ -24,8 +25,6 @@ MARGIN_PX = 24
 VISIBLE_ALPHA = 0.1
 MAX_PIXELS = 64_000_000
 LOOK_PX = 512
-DOTS_PER_INCH = 96.0
-"""What SVG's millimetres and points are measured by."""
 _BACKGROUND_TOLERANCE = 24.0
 """Greatest distance in 8-bit RGB from a plain background's colour, noise of JPEG included."""
 _EDGE_PX = 2
@@ -34,13 +33,9 @@ _EDGE_PX = 2
 def draw_svg(tree: SvgTree, square: Box, size: int) -> Pixels:
     """A square part of a drawing at ``size`` pixels a side; transparent where nothing is drawn or no page is.
 
-    Fonts of the machine are not used, so the same file gives the same pixels everywhere.
-
     Raises:
-        StudioError: resvg refuses the drawing.
+        StudioError: as ``png_of``.
     """
-    import resvg_py
-
     page = page_of(tree)
     placing = dict(zip(("x", "y", "width", "height"), map(str, page), strict=True))
     inner = Element("svg", tree.root.attrib | placing | {"viewBox": _spaced(page), "overflow": "hidden"})
@@ -49,14 +44,7 @@ def draw_svg(tree: SvgTree, square: Box, size: int) -> Pixels:
     outer = Element("svg", {"xmlns": SVG_NAMESPACE, "viewBox": _spaced(square)})
     outer.attrib |= {"width": str(size), "height": str(size)}
     outer.append(inner)
-    try:
-        text = tostring(outer, encoding="unicode")
-        png = resvg_py.svg_to_bytes(svg_string=text, skip_system_fonts=True, dpi=DOTS_PER_INCH)
-    except ValueError as error:
-        raise StudioError(
-            f"The drawing cannot be drawn ({error}): open it in a drawing program and export it again."
-        ) from error
-    return _pixels(Image.open(io.BytesIO(png)))
+    return _pixels(Image.open(io.BytesIO(png_of(tostring(outer, encoding="unicode")))))
 
 
 def visible_square(tree: SvgTree) -> Box | None:

@@ -13,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
+from studio.clipart import resvg
 from studio.clipart.drawing import CANVAS_PX, Drawing, read_drawing
 from studio.clipart.raster import MARGIN_PX
 from studio.clipart.vectors import Color, Gradient, PathStyle, Stroke
@@ -223,6 +224,29 @@ def test_the_doctype_that_drawing_programs_write_is_read(tmp_path: Path) -> None
     before = f'<!DOCTYPE svg PUBLIC {address} [<!ENTITY c "red">]>'
     (path,) = drawn(tmp_path, "<rect width='9' height='9' fill='&c;'/>", before=before).paths
     assert path.style.fill == Color(RED)
+
+
+BLURRED = (
+    "<filter id='f' x='-10' y='-10' width='30' height='30'><feGaussianBlur stdDeviation='20'/></filter>"
+    + "<rect width='90' height='90' filter='url(#f)'/>" * 2000
+)
+    f"<path d='M0 0{''.join(f'L{i * 7919 % 100} {i * 104729 % 100}' for i in range(50_000))}' stroke='red'/>"
+)
+
+
+def test_a_drawing_that_takes_for_ever_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resvg, "MOST_CPU_S", 1)
+    assert "takes more than 1 s to draw" in refused(written(tmp_path, BLURRED))
+
+
+def test_a_drawing_that_takes_too_much_memory_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    svg = (
+        "<svg xmlns='http://www.w3.org/2000/svg' width='{0}' height='{0}'><rect width='9' height='9'/></svg>"
+    )
+    assert resvg.png_of(svg.format(64)).startswith(b"\x89PNG")
+    monkeypatch.setattr(resvg, "MOST_BYTES", 2**29)
+    with pytest.raises(StudioError, match="cannot be drawn"):
+        resvg.png_of(svg.format(20_000))
 
 
 def png_header(width: int, height: int) -> bytes:

@@ -26,7 +26,7 @@ _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 _PARTS = (
     "unet", "transformer", "vae", "scheduler", "text_encoder", "text_encoder_2", "text_encoder_3",
     "tokenizer", "tokenizer_2", "tokenizer_3", "codec", "image_encoder", "clip_camera_projection",
-    "cc_projection",
+    "cc_projection", "motion_adapter",
 )  # fmt: skip
 MODEL_FILES = (
     "model_index.json",
@@ -136,6 +136,37 @@ REGISTRY = (
     Weights(
         "bennyguo/zero123-xl-diffusers", "Zero123-XL", "see the model card",
         download_gib=5.0, memory_gib=4.0, mirrors=("ashawkey/zero123-xl-diffusers",), preset="zero123",
+    ),
+    Weights(
+        "ali-vilab/text-to-video-ms-1.7b", "ModelScope text to video, clips at 256²",
+        "CC-BY-NC-4.0: no commercial use (the card's text says CC-BY-NC-ND)",
+        download_gib=6.8, memory_gib=2.8, mirrors=("damo-vilab/text-to-video-ms-1.7b",), preset="vsds",
+        of_clips=True,
+    ),
+    Weights(
+        "cerspense/zeroscope_v2_576w", "ZeroScope v2, clips", "CC-BY-NC-4.0: no commercial use",
+        download_gib=6.8, memory_gib=2.8, of_clips=True,
+    ),
+    Weights(
+        "guoyww/animatediff-motion-adapter-v1-5-2", "AnimateDiff's motion for Stable Diffusion 1.5",
+        "Apache-2.0", download_gib=1.7, memory_gib=0.9,
+        files=("config.json", "diffusion_pytorch_model.safetensors"),
+    ),
+    Weights(
+        "zai-org/CogVideoX-2b", "CogVideoX-2b, clips", "Apache-2.0",
+        download_gib=13.0, memory_gib=3.6, mirrors=("THUDM/CogVideoX-2b",), of_clips=True,
+    ),
+    Weights(
+        "zai-org/CogVideoX-5b", "CogVideoX-5b, clips", "CogVideoX License",
+        download_gib=20.0, memory_gib=11.0, mirrors=("THUDM/CogVideoX-5b",), of_clips=True,
+    ),
+    Weights(
+        "Wan-AI/Wan2.1-T2V-1.3B-Diffusers", "Wan 2.1, 1.3 B weights, clips", "Apache-2.0",
+        download_gib=27.0, memory_gib=3.1, of_clips=True,
+    ),
+    Weights(
+        "Lightricks/LTX-Video", "LTX-Video, clips", "the authors' own, unverified: see the model card",
+        download_gib=26.0, memory_gib=4.4, of_clips=True,
     ),
     Weights(
         "madebyollin/sdxl-vae-fp16-fix", "autoencoder of SDXL that half precision does not break", "MIT",

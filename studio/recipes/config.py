@@ -838,6 +838,17 @@ def _at_rest(
 
 
 @dataclass(frozen=True, kw_only=True, config=_CONFIG)
+class AugmentationConfig:
+    """Pictures seen askew, as AniClipart shows them to a prior. One draw a step for all pictures, so that a
+    clip keeps its motion; what comes in from outside has the colour of the background."""
+
+    perspective: Annotated[float, Field(ge=0.0, le=0.9)] = 0.5
+    """How far each corner may come in, as a share of half the width."""
+    crop: Annotated[float, Field(gt=0.0, le=1.0)] = 0.4
+    """Least share of the picture's area that is then cut out and enlarged; 1 shows all of it."""
+
+
+@dataclass(frozen=True, kw_only=True, config=_CONFIG)
 class GuidanceTerm:
     """One method and how much it counts."""
 
@@ -854,8 +865,19 @@ class GuidanceTerm:
     """Where this term looks from; left out, what the stage shows."""
     instants: InstantsConfig | None = None
     """When this term sees a moving scene; left out, as the stage does."""
+    augmentation: AugmentationConfig | None = None
+    """What happens to the pictures before the method sees them; left out, nothing."""
     method: AnyGuidanceConfig
     """The method."""
+
+    @model_validator(mode="after")
+    def _targets_stay(self) -> GuidanceTerm:
+        if self.augmentation is not None and isinstance(self.method, PixelsConfig):
+            raise ValueError(
+                "augmentation came with a method of kind 'pixels', whose target stays as it is; expected it "
+                "with a method that asks a prior, leave it out"
+            )
+        return self
 
     @property
     def compares_with_video(self) -> bool:

@@ -22,6 +22,7 @@ from studio.interfaces import Renderer, TendedScene
 from studio.randomness import generator
 from studio.recipes.config import Recipe
 from studio.recipes.ramps import value_at
+from studio.renderers.augmentation import augmented, drawn_warp
 from studio.renderers.background import background_colors
 from studio.renderers.instants import joined, render
 from studio.run.align import at_distances, found_distances
@@ -330,6 +331,10 @@ def _guide(
     term, pictures = stage.terms[place], shown.pictures
     rng = generator(recipe.seed, f"guidance {place}", step, device=pictures.rgb.device)
     told = term.conditioning(shown.cameras, shown.background)
+    augmentation = stage.config.guidance[place].augmentation
+    if augmentation is not None:
+        warp = drawn_warp(augmentation, generator(recipe.seed, f"augmentation {place}", step))
+        pictures = augmented(pictures, shown.background, warp)
     output = term.guidance(pictures.rgb, replace(told, alpha=pictures.alpha.detach()), progress, rng)
     return value_at(term.weight, progress), output
 

@@ -22,6 +22,7 @@ from studio.recipes.config import (
     Recipe,
     RelocateConfig,
     Stage,
+    VideoPriorConfig,
 )
 from studio.recipes.load import load, preset_names
 from studio.resources import assets_folder
@@ -76,7 +77,7 @@ def main() -> None:
         recipe = load(preset, PROMPT)
         if isinstance(recipe.stages[-1].scene, ClipartConfig):
             recipe = load(preset, MOTION)
-        if isinstance(recipe.prior, LatentPriorConfig) or _path(preset).is_file():
+        if isinstance(recipe.prior, LatentPriorConfig | VideoPriorConfig) or _path(preset).is_file():
             continue
         with tempfile.TemporaryDirectory() as folder:
             run = Run.create(_briefly(recipe), Path(folder))

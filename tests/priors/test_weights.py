@@ -17,7 +17,7 @@ from studio.errors import StudioError
 from studio.priors import weights
 from studio.priors.latent import load_latent_prior
 from studio.recipes import load
-from studio.recipes.config import LatentPriorConfig
+from studio.recipes.config import LatentPriorConfig, VideoPriorConfig
 from studio.run.prior_names import prior_named
 from tests.conftest import Said
 from tests.priors import models
@@ -80,7 +80,8 @@ def test_presets_of_the_registry_name_its_ids() -> None:
     for entry in weights.REGISTRY:
         if entry.preset is not None:
             prior = load.load(entry.preset).prior
-            assert isinstance(prior, LatentPriorConfig) and prior.source == entry.id
+            kind = VideoPriorConfig if entry.of_clips else LatentPriorConfig
+            assert isinstance(prior, kind) and prior.source == entry.id
 
 
 def test_a_cached_model_needs_no_network(hub: Path, no_network: None) -> None:
@@ -209,3 +210,5 @@ def test_names_of_priors(tmp_path: Path) -> None:
     assert prior_named(str(folder)) == LatentPriorConfig(source=str(folder))
     removed = next(iter(weights.REMOVED))
     assert prior_named(removed) == LatentPriorConfig(source=removed)
+    clips = "Wan-AI/Wan2.1-T2V-1.3B-Diffusers"
+    assert prior_named(clips) == VideoPriorConfig(source=clips)

@@ -14,7 +14,7 @@ from studio.recipes.load import load, preset_names
 from studio.run.build import BuiltStage, build_stages
 from studio.run.build_prior import build_prior
 from studio.run.optimize import initial_state, optimize
-from tests.priors import models
+from tests.priors import models, video_models
 from tests.run.test_presets import asks_one_prior
 
 CPU = torch.device("cpu")
@@ -61,17 +61,31 @@ def test_each_familys_preset_runs_on_its_family(preset: str, tmp_path: Path) -> 
     assert not torch.equal(state.particles[0].scene.tensors.means, before)
 
 
-BESIDE = {"4d-fy": "stages.0.guidance.0.prior", "jointdreamer": "stages.0.guidance.0.views_prior"}
+BESIDE = {
+    "4d-fy": ("stages.0.guidance.0.prior", "stages.1.guidance.0.prior"),
+    "jointdreamer": ("stages.0.guidance.0.views_prior",),
+}
 """Where a preset names MVDream beside Stable Diffusion."""
+MOVING = (
+    "stages.1.steps=8",
+    "stages.1.resolution=16",
+    "stages.1.guidance.2.instants.count=3",
+    "stages.1.scene.motion.count=4",
+)
+"""The last stage of ``4d-fy`` in small; its video model lies beside the others."""
 
 
 @pytest.mark.parametrize("preset", BESIDE)
 def test_presets_of_two_models_take_steps(preset: str, tmp_path: Path) -> None:
     first, second = models.save_sd(tmp_path / "model"), models.save_mvdream(tmp_path / "views")
-    lines = ["stages.0.steps=12", f"{BESIDE[preset]}.source='{second}'"]
+    lines = ["stages.0.steps=12", *(f"{place}.source='{second}'" for place in BESIDE[preset])]
+    if preset == "4d-fy":
+        clips = video_models.save_modelscope(tmp_path / "clips")
+        lines += [*MOVING, f"stages.1.guidance.2.prior.source='{clips}'"]
     recipe = recipe_for(preset, first, *lines)
     state = initial_state(recipe, CPU)
-    reports = list(optimize(recipe, built(recipe), state))
+    every = list(optimize(recipe, built(recipe), state))
+    reports, moving = every[:12], every[12:]
     assert len(reports) == 12 and not any(report.warnings for report in reports)
     calls = [report.statistics["denoiser_calls"] / 4 for report in reports]
     if preset == "jointdreamer":
@@ -81,6 +95,11 @@ def test_presets_of_two_models_take_steps(preset: str, tmp_path: Path) -> None:
         assert [set(report.losses) & {"mvdream", "vsd_1"} for report in reports] == [
             {"mvdream"} if count == 2 else {"vsd_1"} for count in calls
         ]
+    asked = [set(report.losses) & {"mvdream", "vsd_1", "sds_2"} for report in moving]
+    assert (preset == "4d-fy") == ({"sds_2"} in asked) and all(len(experts) == 1 for experts in asked)
+    for experts, report in zip(asked, moving, strict=True):
+        # Beside the stage's four views, a clip of three frames from one camera.
+        assert report.statistics["images"] == (7 if experts == {"sds_2"} else 4)
 
 
 def test_every_preset_of_two_models_is_tried() -> None:

@@ -232,10 +232,11 @@ class Aligned:
     distance: float = RADIUS
 
     def __call__(self, progress: float, rng: torch.Generator) -> Cameras:
-        """One camera in front, or a set at one elevation in the order of azimuth."""
-        config, turn = self.config, torch.zeros(1)
+        """Cameras in front, or a set at one elevation in the order of azimuth."""
+        config = self.config
         if config.to == "video":
-            return self.seen_from(turn, turn)
+            front = torch.zeros(config.views)
+            return self.seen_from(front, front)
         turn = 360.0 * torch.rand(1, generator=rng)
         azimuth = (turn + torch.arange(config.views) * (360.0 / config.views)) % 360.0
         return self.seen_from(azimuth, _between(config.elevation_deg, progress, 1, rng).expand_as(azimuth))
@@ -278,9 +279,11 @@ def build_cameras(config: CamerasConfig, size: int) -> FixedSet | Orbit | MultiV
 def at_instants(cameras: Cameras, config: InstantsConfig, rng: torch.Generator) -> Cameras:
     """The cameras of a step, each at the instant that a recipe gives it; of a clip, each at every frame."""
     match config:
-        case RandomInstantsConfig(per_step=count):
+        case RandomInstantsConfig():
+            count = min(config.per_step, len(cameras))
             times = (torch.arange(count) + torch.rand(count, generator=rng)) / count
-        case FramesConfig(count=frames, per_step=count):
+        case FramesConfig(count=frames):
+            count = min(config.per_step, len(cameras))
             times = frame_times(frames)[torch.randperm(frames, generator=rng)[:count].sort().values]
         case ClipConfig(count=frames):
             return filmed(cameras, frame_times(frames))

@@ -16,8 +16,8 @@ import studio
 PACKAGE = Path(studio.__file__).parent
 
 GROUND = frozenset(
-    "types errors interfaces locks randomness resources schedule cameras meshes video prompts ops recipes "
-    "clipart".split()
+    "types errors interfaces locks randomness resources schedule cameras meshes splats video prompts ops "
+    "recipes clipart".split()
 )
 # What each area may import besides itself. Areas of one row do not see each other.
 MAY_IMPORT: dict[str, frozenset[str]] = {
@@ -33,6 +33,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "interfaces": frozenset(["types", "schedule"]),
     "cameras": frozenset(["types", "errors", "randomness", "recipes"]),
     "meshes": frozenset(["types", "errors"]),
+    "splats": frozenset(["types", "errors"]),
     "video": frozenset(["errors"]),
     "clipart": frozenset(["errors", "types", "ops", "meshes"]),
     "scenes": GROUND,

@@ -29,8 +29,9 @@ from torch import Tensor
 from studio.errors import StudioError
 from studio.export.animation import rate_of
 from studio.export.files import replacing
-from studio.export.ply import ply_bytes, splats_of_ply
+from studio.export.ply import ply_bytes
 from studio.ops.skinning import carried_splats
+from studio.splats import splats_of_ply
 from studio.types import Animation, Rig, Splats
 
 CARRIERS = 4

@@ -2,7 +2,7 @@
 
 Layout of antimatter15's viewer: position and scale as float32, then rgba and the rotation (wxyz, 128 + 128 q)
 as bytes. The most visible splats come first, so that a viewer shows the asset while it still loads. The axes
-are those of ``orientation.py``.
+are those of ``studio.splats``.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from studio.export.files import to_bytes, write_bytes
-from studio.export.orientation import half_turn_about_x
+from studio.splats import half_turn_about_x
 from studio.types import Splats
 
 SH_DEGREE_0 = 0.28209479177387814

@@ -223,7 +223,20 @@ class MeshConfig:
     """Of each splat at the start."""
 
 
-InitialConfig = Annotated[BallConfig | PointCloudConfig | MeshConfig, Field(discriminator="kind")]
+@dataclass(frozen=True, kw_only=True, config=_CONFIG)
+class SplatFileConfig:
+    """The splats of a 3DGS PLY file, as they are."""
+
+    kind: Literal["splats"] = "splats"
+    path: Annotated[str, Field(min_length=1)]
+    """The PLY file, as the studio and other tools write it."""
+    fit: bool = False
+    """Move and scale them to fit the ball of radius 0.5, where the studio's own assets are."""
+
+
+InitialConfig = Annotated[
+    BallConfig | PointCloudConfig | MeshConfig | SplatFileConfig, Field(discriminator="kind")
+]
 
 
 @dataclass(frozen=True, kw_only=True, config=_CONFIG)
@@ -745,7 +758,7 @@ class AlignedConfig:
 
     kind: Literal["aligned"] = "aligned"
     to: Literal["video", "prior"] = "video"
-    """``video``: one view from the front, as far away as the asset looks most like the first frame.
+    """``video``: from the front, as far away as the asset looks most like the first frame.
     ``prior``: sets of views around the asset, where the term's prior finds least to change, nearer than the
     video's."""
     distance: tuple[Positive, Positive] = (0.6, 4.0)
@@ -755,7 +768,7 @@ class AlignedConfig:
     field_of_view_deg: Annotated[float, Field(ge=1.0, le=150.0)] = 35.0
     """Vertical field of view."""
     views: Count = 4
-    """Pictures of a set, for the prior."""
+    """Pictures a step: all from the video's place, each at an instant of its own, or a set for the prior."""
     elevation_deg: Range = (0.0, 30.0)
     """Range of a set's elevation, for the prior."""
 

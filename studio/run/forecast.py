@@ -19,6 +19,7 @@ from studio.recipes.config import (
     NoTopologyConfig,
     Recipe,
     RelocateConfig,
+    SplatFileConfig,
     Stage,
 )
 from studio.recipes.ramps import count_at
@@ -65,7 +66,8 @@ def _full_grown(stage: Stage) -> Stage:
     scene = stage.scene
     match scene, stage.topology:
         case GaussiansConfig(initial=initial), DensifyConfig(max_count=most) | RelocateConfig(max_count=most):
-            scene = replace(scene, initial=replace(initial, count=max(initial.count, most)))
+            if not isinstance(initial, SplatFileConfig):
+                scene = replace(scene, initial=replace(initial, count=max(initial.count, most)))
     return replace(stage, steps=TRIAL_STEPS, scene=scene, topology=NoTopologyConfig())
 
 

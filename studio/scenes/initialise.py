@@ -17,7 +17,7 @@ from typing_extensions import assert_never
 
 from studio.errors import StudioError
 from studio.meshes import load_mesh, normalised
-from studio.recipes.config import BallConfig, GaussiansConfig, InitialConfig, MeshConfig, PointCloudConfig
+from studio.recipes.config import BallConfig, GaussiansConfig, MeshConfig, PointCloudConfig, SplatFileConfig
 from studio.scenes.gaussians import (
     Gaussians,
     GaussianTensors,
@@ -25,11 +25,13 @@ from studio.scenes.gaussians import (
     color_to_sh,
     rest_coefficients,
 )
+from studio.splats import read_ply
 from studio.types import Mesh
 
 NEIGHBOURS = 3
 ASSET_RADIUS = 0.5
 _SMALLEST_SCALE = 1e-4
+_FLAT = 1e-12
 
 
 def initial_gaussians(config: GaussiansConfig, rng: torch.Generator) -> Gaussians:
@@ -38,12 +40,39 @@ def initial_gaussians(config: GaussiansConfig, rng: torch.Generator) -> Gaussian
     Raises:
         StudioError: a file cannot be read or holds no points.
     """
+    if isinstance(config.initial, SplatFileConfig):
+        return _from_file(config.initial, config)
     points, colors = _points(config.initial, rng)
     tensors = from_points(points, colors, config.initial.opacity, config.sh_degree)
     if config.shape == "surfels":
         facing = torch.randn(len(points), 4, generator=rng)
         tensors = replace(as_surfels(tensors), quats_wxyz=facing)
     return Gaussians(tensors, config)
+
+
+def _from_file(initial: SplatFileConfig, config: GaussiansConfig) -> Gaussians:
+    """The splats of a file, with the spherical harmonics and of the shape that the recipe asks for."""
+    path = Path(initial.path)
+    splats = read_ply(path)
+    known = (splats.means, splats.quats_wxyz, splats.scales, splats.opacities, splats.sh)
+    if len(splats.means) == 0 or not all(bool(tensor.isfinite().all()) for tensor in known):
+        raise StudioError(f"{path} holds no splats, or some that are not finite; expected at least one.")
+    scale = 1.0
+    means = splats.means
+    if initial.fit:
+        means, scale = _fitted(means)
+    tensors = GaussianTensors(
+        means=means,
+        log_scales=(scale * splats.scales).clamp_min(_FLAT).log(),
+        quats_wxyz=torch.nn.functional.normalize(splats.quats_wxyz, dim=-1),
+        opacity_logits=torch.logit(splats.opacities, eps=1e-6),
+        sh_dc=splats.sh[:, :1],
+        sh_rest=splats.sh[:, 1:],
+    )
+    scene = Gaussians(tensors, config)
+    scene.match_shape()
+    scene.match_sh_degree()
+    return scene
 
 
 def from_points(
@@ -160,7 +189,7 @@ def read_point_cloud(path: Path) -> tuple[Float[Tensor, "n 3"], Float[Tensor, "n
 
 
 def _points(
-    initial: InitialConfig, rng: torch.Generator
+    initial: BallConfig | PointCloudConfig | MeshConfig, rng: torch.Generator
 ) -> tuple[Float[Tensor, "n 3"], Float[Tensor, "n 3"]]:
     match initial:
         case BallConfig():
@@ -171,15 +200,16 @@ def _points(
             if len(points) > initial.count:
                 chosen = torch.randperm(len(points), generator=rng)[: initial.count].sort().values
                 points, colors = points[chosen], colors[chosen]
-            return _fitted(points), colors
+            return _fitted(points)[0], colors
         case MeshConfig():
             return surface_samples(normalised(load_mesh(Path(initial.path))), initial.count, rng)
         case _:
             assert_never(initial)
 
 
-def _fitted(points: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
-    """Points moved and scaled so that their bounding box is centred and they fit the asset's ball."""
+def _fitted(points: Float[Tensor, "n 3"]) -> tuple[Float[Tensor, "n 3"], float]:
+    """Points moved and scaled so that their bounding box is centred and they fit the asset's ball; how much
+    they are scaled."""
     centred: Tensor = points - (points.amin(0) + points.amax(0)) / 2
-    radius: Tensor = centred.norm(dim=-1).max()
-    return centred * (ASSET_RADIUS / radius.clamp_min(1e-12))
+    scale = ASSET_RADIUS / max(float(centred.norm(dim=-1).max()), 1e-12)
+    return centred * scale, scale

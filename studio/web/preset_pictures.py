@@ -21,6 +21,7 @@ from studio.recipes.config import (
     LatentPriorConfig,
     Recipe,
     RelocateConfig,
+    SplatFileConfig,
     Stage,
     VideoPriorConfig,
 )
@@ -52,7 +53,7 @@ def _briefly(recipe: Recipe) -> Recipe:
 
 def _small(stage: Stage) -> Stage:
     scene, cameras, topology = stage.scene, stage.cameras, stage.topology
-    if isinstance(scene, GaussiansConfig):
+    if isinstance(scene, GaussiansConfig) and not isinstance(scene.initial, SplatFileConfig):
         scene = replace(scene, initial=replace(scene.initial, count=min(scene.initial.count, _SPLATS)))
     if isinstance(cameras, FixedSetConfig):
         cameras = replace(cameras, count=min(cameras.count, _CAMERAS))

@@ -18,12 +18,12 @@ from studio.evaluate.metrics import psnr
 from studio.export.animation import shape_at, turntable_times
 from studio.export.asset import ExportReport, export_files
 from studio.export.motion import moving
-from studio.export.ply import read_ply
 from studio.ops.rotations import quat_product
 from studio.ops.skinning import carried, skin_weights
 from studio.recipes.config import ExportConfig
 from studio.renderers.raster import MeshRenderer
 from studio.renderers.splatting import SplatRenderer
+from studio.splats import read_ply
 from studio.types import Animation, Mesh, Rig, Splats
 from tests.export.conftest import export_quickly
 from tests.export.gltf_player import chunks, played

@@ -15,10 +15,10 @@ from scipy.spatial.transform import Rotation
 from scipy.special import sph_harm_y
 
 from studio.errors import StudioError
-from studio.export.orientation import half_turn_about_x
-from studio.export.ply import read_ply, write_ply
+from studio.export.ply import write_ply
 from studio.export.splat import write_splat
 from studio.export.spz import write_spz
+from studio.splats import half_turn_about_x, read_ply
 from studio.types import Splats
 from tests.export.shapes import SH_DEGREE_0, random_splats
 

@@ -11,7 +11,6 @@ import torch
 from PIL import Image
 
 from studio.errors import StudioError
-from studio.export.ply import read_ply
 from studio.recipes.config import HexPlaneConfig, Recipe, RegularizersConfig
 from studio.recipes.load import read, to_toml
 from studio.run.build import BuiltTerm
@@ -21,6 +20,7 @@ from studio.run.optimize import draw_cameras, initial_state, optimize
 from studio.run.session import Run
 from studio.scenes.deformation import Deformable
 from studio.scenes.gaussians import Gaussians
+from studio.splats import read_ply
 from studio.types import Cameras, Conditioning, Mesh, Splats
 from tests.conftest import Said
 from tests.run.test_optimize import built

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from studio.interfaces import Guidance
 from studio.recipes.config import (
@@ -14,10 +16,12 @@ from studio.recipes.config import (
     DeformableConfig,
     ExportConfig,
     GaussiansConfig,
+    GuidanceTerm,
     Stage,
     SurfaceConfig,
     TexturedMeshConfig,
 )
+from studio.recipes.guidance import PixelsConfig, VideoTarget
 from studio.recipes.load import load, preset_names
 from studio.run.build import build_stages
 from studio.run.build_prior import build_prior
@@ -45,13 +49,32 @@ def short(stage: Stage) -> Stage:
     return replace(stage, steps=2, resolution=16.0, scene=scene)
 
 
+def with_film(stage: Stage, folder: Path) -> Stage:
+    """The stage with two frames of a grey ball where it compares with a video."""
+    if not any(term.compares_with_video for term in stage.guidance):
+        return stage
+    y, x = np.mgrid[-7.5:8, -7.5:8]
+    inside = (x**2 + y**2 < 5.5**2).astype(np.uint8)
+    folder.mkdir(exist_ok=True)
+    for number in range(2):
+        rgba = np.stack([128 * inside] * 3 + [255 * inside], axis=-1)
+        Image.fromarray(rgba, "RGBA").save(folder / f"{number}.png")
+
+    def shown(term: GuidanceTerm) -> GuidanceTerm:
+        target = VideoTarget(path=str(folder))
+        return replace(term, method=PixelsConfig(target=target)) if term.compares_with_video else term
+
+    return replace(stage, guidance=tuple(map(shown, stage.guidance)))
+
+
 @pytest.mark.parametrize("preset", filter(asks_one_prior, preset_names()))
-def test_each_stage_of_a_preset_takes_two_steps(preset: str, models: Path) -> None:
+def test_each_stage_of_a_preset_takes_two_steps(preset: str, models: Path, tmp_path: Path) -> None:
     """Each from a beginning of its own: what one stage hands to the next is tested with the scenes."""
     whole = load(preset, "a red cube", ["prior.kind=library", f"prior.folder='{models}'"])
     cpu = torch.device("cpu")
     for stage in whole.stages:
-        recipe = replace(whole, stages=(short(stage),), export=ExportConfig(formats=("png",)))
+        small = with_film(short(stage), tmp_path / "film")
+        recipe = replace(whole, stages=(small,), export=ExportConfig(formats=("png",)))
         stages = build_stages(recipe, build_prior(recipe, cpu).prior)
         assert all(isinstance(term.guidance, Guidance) for stage in stages for term in stage.terms)
         state = initial_state(recipe, cpu)

@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 import torch
 import trimesh
+from torch.nn.functional import normalize
 
 from studio.errors import StudioError
+from studio.export.ply import write_ply
 from studio.ops.rotations import quats_to_rotations
-from studio.recipes.config import BallConfig, GaussiansConfig, MeshConfig, PointCloudConfig
+from studio.recipes.config import BallConfig, GaussiansConfig, MeshConfig, PointCloudConfig, SplatFileConfig
 from studio.scenes.initialise import (
     ball,
     from_points,
@@ -20,7 +22,7 @@ from studio.scenes.initialise import (
     read_point_cloud,
     surface_samples,
 )
-from studio.types import Material, Mesh
+from studio.types import Material, Mesh, Splats
 
 
 def rng() -> torch.Generator:
@@ -122,6 +124,43 @@ def test_a_scene_starts_on_a_mesh(tmp_path: Path) -> None:
     assert len(scene) == 200
     radii = scene.tensors.means.detach().norm(dim=-1)
     torch.testing.assert_close(radii, torch.full_like(radii, 0.5), atol=0.01, rtol=0)
+
+
+@pytest.mark.parametrize(("sh_degree", "shape"), [(1, "ellipsoids"), (0, "ellipsoids"), (2, "surfels")])
+def test_the_splats_of_a_file_are_taken_as_they_are(tmp_path: Path, sh_degree: int, shape: str) -> None:
+    draws = torch.rand(30, 23, generator=rng())
+    means, quats, scales, colors = (draws[:, :3], draws[:, 3:7], draws[:, 7:10] + 0.1, draws[:, 10:22])
+    written = Splats(means, normalize(quats, dim=-1), scales, draws[:, 22], colors.reshape(30, 4, 3))
+    write_ply(written, tmp_path / "asset.ply")
+
+    def begun(fit: bool) -> Splats:
+        file = SplatFileConfig(path=str(tmp_path / "asset.ply"), fit=fit)
+        return initial_gaussians(GaussiansConfig(initial=file, sh_degree=sh_degree, shape=shape), rng()).at()
+
+    splats = begun(fit=False)
+    torch.testing.assert_close(splats.means, written.means)
+    torch.testing.assert_close(splats.opacities, written.opacities, atol=1e-5, rtol=0)
+    coefficients = min(4, (sh_degree + 1) ** 2)
+    torch.testing.assert_close(splats.sh[:, :coefficients], written.sh[:, :coefficients])
+    assert splats.sh.shape[1] == (sh_degree + 1) ** 2 and not splats.sh[:, 4:].any()
+    if shape == "ellipsoids":
+        torch.testing.assert_close(splats.scales, written.scales)
+        fitted = begun(fit=True)
+        assert float(fitted.means.detach().norm(dim=1).max()) == pytest.approx(0.5)
+        factor = (fitted.means[0] - fitted.means[1]).norm() / (means[0] - means[1]).norm()
+        torch.testing.assert_close(fitted.scales, factor * written.scales)
+    else:
+        assert not splats.scales[:, 2].any()
+
+
+def test_files_without_splats_are_refused(tmp_path: Path) -> None:
+    trimesh.PointCloud(np.eye(3)).export(tmp_path / "points.ply")
+    with pytest.raises(StudioError, match="holds no 3D Gaussians"):
+        initial_gaussians(GaussiansConfig(initial=SplatFileConfig(path=str(tmp_path / "points.ply"))), rng())
+    nothing = Splats(*(torch.zeros(0, *size) for size in ((3,), (4,), (3,), (), (1, 3))))
+    write_ply(nothing, tmp_path / "nothing.ply")
+    with pytest.raises(StudioError, match="expected at least one"):
+        initial_gaussians(GaussiansConfig(initial=SplatFileConfig(path=str(tmp_path / "nothing.ply"))), rng())
 
 
 def test_starts_are_the_generators_alone() -> None:

@@ -62,7 +62,7 @@ browse-glb: $(VENV)/installed-dev $(NODE)/installed
 	$(BIN)/python -m tests.export.glb_in_browser $(NODE)/node_modules docs/images/glb-in-browser.png
 
 browse-clips: $(VENV)/installed-dev $(NODE)/installed
-	$(BIN)/python -m tests.export.clips_in_browser $(NODE)/node_modules build/clips-in-browser.png
+	$(BIN)/python -m tests.export.clips_in_browser $(NODE)/node_modules docs/images/clips-in-browser.png
 
 clean:
 	rm -rf build dist $(VENV) .mypy_cache .pytest_cache .ruff_cache

@@ -1,8 +1,8 @@
 """Vector clips in a browser beside their frames: ``make browse-clips``.
 
 A headless Chromium plays the animated SVG by itself and the Lottie file by lottie-web. At each instant either
-must look like that frame drawn by resvg, and unlike the frame before. Prints how like they are and writes the
-pictures of the last drawing.
+must look like that frame drawn by resvg, and unlike the frame before. Prints how like they are and writes
+what both showed of the last drawing at the first and the last instant.
 """
 
 from __future__ import annotations
@@ -85,10 +85,13 @@ def main() -> None:
         (folder / "paints.svg").write_text(PAINTS)
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"))
         page = browser.new_page(viewport={"width": SIZE, "height": SIZE})
-        for drawing in (clipart("man-dancing"), clipart("crab"), folder / "paints.svg"):
+        for drawing in (folder / "paints.svg", clipart("man-dancing"), clipart("crab")):
             clip = bending(drawing)
             truth = [drawn_frame(clip, frame, SIZE) for frame in SHOWN]
-            players = {"Chromium": smil(page, clip, folder), "lottie-web": lottie(page, clip, folder, player)}
+            players = {
+                "SVG in Chromium": smil(page, clip, folder),
+                "Lottie in lottie-web": lottie(page, clip, folder, player),
+            }
             for who, pictures in players.items():
                 unlike = [float(np.abs(one - two).mean()) for one, two in zip(pictures, truth, strict=True)]
                 motion = min(float(np.abs(one - two).mean()) for one, two in pairwise(pictures))
@@ -96,10 +99,10 @@ def main() -> None:
                 print(f"| {drawing.stem} | {who} | {numbers} |")
                 failed |= max(unlike) > MOST_UNLIKE or motion < LEAST_MOTION
         browser.close()
-    rows = {"resvg": truth, **players}
-    labels = [f"{who}, frame {frame}" for who in rows for frame in SHOWN]
-    pictures = torch.tensor(np.concatenate([np.stack(row) for row in rows.values()])).movedim(-1, 1)
-    write_contact_sheet(to_pixels(pictures), labels, len(SHOWN), sheet)
+    ends = {f"{who}, frame {SHOWN[end]}": shots[end] for who, shots in players.items() for end in (0, -1)}
+    write_contact_sheet(
+        to_pixels(torch.tensor(np.stack(list(ends.values()))).movedim(-1, 1)), list(ends), len(ends), sheet
+    )
     if failed:
         sys.exit(f"A picture is more than {MOST_UNLIKE} unlike its frame, or nothing moved.")
 

@@ -32,7 +32,9 @@ from studio.run.metrics import Figure
 from studio.run.session import Run, RunIsBusy
 
 MANIFEST, ERRORS = "manifest.jsonl", "errors.jsonl"
-_DONE, _LOCK = "done.json", ".batch.lock"
+DONE = "done.json"
+"""Of a row's run: its files, its metrics, and what its last attempt took."""
+_LOCK = ".batch.lock"
 _LONGEST_PAUSE_S = 60.0
 _PATIENCE_S = 120.0
 
@@ -103,9 +105,16 @@ def make(recipe: str, folder: Path, parent: int | None = None) -> None:
     Raises:
         StudioError: the row cannot be made.
     """
+    began, processor_began = time.monotonic(), time.process_time()
     run = _finished(Run.at(folder, parse(recipe, "the row's recipe")), parent)
     names = [str(path.relative_to(folder)) for path in run.export()]
-    write_bytes(folder / _DONE, json.dumps({"files": names, "metrics": run.metrics()}).encode())
+    said = {
+        "files": names,
+        "metrics": run.metrics(),
+        "seconds": round(time.monotonic() - began, 3),
+        "processor_seconds": round(time.process_time() - processor_began, 3),
+    }
+    write_bytes(folder / DONE, json.dumps(said).encode())
 
 
 def _finished(run: Run, parent: int | None) -> Run:
@@ -241,7 +250,7 @@ class Batch:
             match row:
                 case BadRow(number, prompt, reason):
                     yield Outcome(number, prompt, Ending.FAILED, reason=reason)
-                case Row() if (self.run_folder(row) / _DONE).is_file():
+                case Row() if (self.run_folder(row) / DONE).is_file():
                     yield self._outcome(row, Ending.FOUND)
                 case Row():
                     left.put(row)
@@ -296,7 +305,7 @@ class Batch:
 
     def _outcome(self, row: Row, ending: Ending, seconds: float = 0.0, attempts: int = 0) -> Outcome:
         folder = self.run_folder(row)
-        said = json.loads((folder / _DONE).read_text(encoding="utf-8"))
+        said = json.loads((folder / DONE).read_text(encoding="utf-8"))
         return Outcome(
             row.number,
             row.recipe.prompt,

@@ -79,7 +79,8 @@ def _kernels() -> Iterator[Finding]:
     for line in library.report():
         what, _, says = line.partition(": ")
         yield Finding(what, says, trouble=what == "kernels on cpu" and says.startswith("plain torch"))
-    yield Finding("gsplat", _version("gsplat") or "not installed; it is a choice on CUDA only")
+    for package in ("gsplat", "nerfacc"):
+        yield Finding(package, _version(package) or "not installed; it is a choice on CUDA only")
 
 
 def _libraries() -> Iterator[Finding]:

@@ -616,6 +616,8 @@ class VolumeConfig:
     """Between two samples of a ray, in world units."""
     normals: bool = False
     """Also draw normals, as ``regularizers.orientation`` wants them; costs about as much again."""
+    backend: Literal["auto", "nerfacc"] = "auto"
+    """``auto`` takes the compiled kernels where they are, else plain torch; nerfacc needs CUDA."""
 
 
 @dataclass(frozen=True, kw_only=True, config=_CONFIG)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,8 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from studio.errors import StudioError
 from studio.ops.splatting import splat
+from studio.renderers.optional import insist_on
 from studio.types import Cameras, RenderOutput, SplatFootprints, Splats
 
 Backend = Literal["auto", "native", "torch", "gsplat"]
@@ -73,15 +72,7 @@ class SplatRenderer:
 def _draw_with_gsplat(
     splats: Splats, cameras: Cameras, background: Float[Tensor, "b 3"], antialias: bool
 ) -> RenderOutput:
-    if splats.means.device.type != "cuda":
-        raise StudioError(
-            f"The gsplat backend needs a CUDA device and the splats are on {splats.means.device.type}; "
-            "use renderer.backend = 'auto', or device = 'cuda' on a machine with an NVIDIA GPU."
-        )
-    if importlib.util.find_spec("gsplat") is None:
-        raise StudioError(
-            "The gsplat backend needs gsplat; pip install 'studio[cuda]', or use backend 'auto'."
-        )
+    insist_on("gsplat", "pip install 'studio[cuda]'", splats.means.device)
     from gsplat import rasterization
 
     degree = round(splats.sh.shape[1] ** 0.5) - 1

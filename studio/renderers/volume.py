@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -12,8 +13,11 @@ from torch import Tensor
 from studio.ops.compositing import composite
 from studio.ops.field import Field
 from studio.ops.marching import march
+from studio.renderers import nerfacc_backend
+from studio.renderers.optional import insist_on
 from studio.types import Cameras, RenderOutput
 
+Backend = Literal["auto", "nerfacc"]
 _RAYS_AT_ONCE = 1 << 16
 
 
@@ -28,16 +32,24 @@ class VolumeRenderer:
     Attributes:
         step: between two samples of a ray, in world units.
         normals: also draw normals, and how far they look away; they cost a second pass.
+        backend: ``auto`` takes the compiled kernels where they are, else plain torch. ``nerfacc`` needs a
+            CUDA device and nerfacc installed.
     """
 
     step: float = 0.01
     normals: bool = False
+    backend: Backend = "auto"
 
     def __call__(self, primitives: Field, cameras: Cameras, background: Float[Tensor, "b 3"]) -> RenderOutput:
         """Pictures of the field over a background colour for each camera.
 
         Without gradients, a limited number of rays at a time.
+
+        Raises:
+            StudioError: the backend asked for cannot run here.
         """
+        if self.backend == "nerfacc":
+            insist_on("nerfacc", "pip install nerfacc", primitives.table.device)
         origins, directions, depths = _rays(cameras)
         count = len(origins) if torch.is_grad_enabled() else _RAYS_AT_ONCE
         parts = [
@@ -64,20 +76,23 @@ class VolumeRenderer:
     ) -> tuple[Float[Tensor, "r c"], Float[Tensor, "r"], Float[Tensor, "r"]]:
         """Composited channels, coverage, and distance times coverage along each ray, in world units."""
         side = 2 * field.radius
-        samples = march(
-            (origins / side + 0.5).to(field.table),
-            directions.to(field.table),
-            field.occupancy,
-            step=self.step / side,
-            max_samples=math.ceil(math.sqrt(3) * side / self.step) + 1,
-        )
+        origins, directions = (origins / side + 0.5).to(field.table), directions.to(field.table)
+        step, by_nerfacc = self.step / side, self.backend == "nerfacc"
+        if by_nerfacc:
+            samples = nerfacc_backend.march(origins, directions, field.occupancy, step=step)
+        else:
+            most = math.ceil(math.sqrt(3) / step) + 1
+            samples = march(origins, directions, field.occupancy, step=step, max_samples=most)
         if self.normals:
             densities, colors, normals = field.sampled_with_normals(samples.positions)
             along = (normals * directions.to(normals)[samples.ray_indices]).sum(-1, keepdim=True)
             colors = torch.cat([colors, normals, along.clamp_min(0).square()], dim=-1)
         else:
             densities, colors = field.sampled(samples.positions)
-        seen = composite(densities, self.step, colors, samples.t, samples.starts)
+        if by_nerfacc:
+            seen = nerfacc_backend.composite(densities, self.step, colors, samples)
+        else:
+            seen = composite(densities, self.step, colors, samples.t, samples.starts)
         return seen.rgb, seen.opacity, side * seen.depth
 
 

@@ -137,7 +137,7 @@ def build_renderer(config: RendererConfig, footprints: bool = False) -> Renderer
             light = studio_light() if config.light == "studio" else Light()
             return RasterRenderer(config.supersample, light)
         case VolumeConfig():
-            return VolumeRenderer(config.step, config.normals)
+            return VolumeRenderer(config.step, config.normals, config.backend)
         case CutoutConfig():
             return CutoutRenderer()
         case _:

@@ -103,7 +103,7 @@ class TrainedCritic:
     def _update(self, clean: Tensor, conditioning: Conditioning, rng: torch.Generator) -> float:
         config, device = self._config, clean.device
         draws = generator(rng.initial_seed(), "critic", self._learner.updates, device)
-        views = self._limits.views * self._limits.frames
+        views = self._limits.views
         levels = torch.randint(len(self._schedule), (len(clean) // views,), generator=draws, device=device)
         timesteps = levels.float().repeat_interleave(views)
         noise = torch.randn(clean.shape, generator=draws, device=device, dtype=clean.dtype)

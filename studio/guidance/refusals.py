@@ -21,8 +21,8 @@ def refuse_unservable(name: str, method: Method, prior: Prior) -> None:
     """See that a method asks a prior nothing that it cannot answer, at any progress.
 
     Raises:
-        StudioError: it asks for an unconditional or a camera-free branch that is not there, or gives words to
-            a prior that reads none.
+        StudioError: it asks for an unconditional or a camera-free branch that is not there, gives words to a
+            prior that reads none, or trains a critic beside a prior of clips.
     """
     limits = limits_of(prior)
     if not limits.supports_null and Branch.NULL in asked_branches(method, prior.schedule):
@@ -36,6 +36,11 @@ def refuse_unservable(name: str, method: Method, prior: Prior) -> None:
         raise StudioError(
             f"{name} asks what is rendered from anywhere, and a multi-view prior has no camera-free branch; "
             "use vsd, or a prior of single views."
+        )
+    if limits.frames > 1 and method.critic is not None:
+        raise StudioError(
+            f"{name} trains a critic of single pictures, and this prior sees clips; use sds, or another "
+            "method without a critic."
         )
     if not limits.reads_text and (method.negatives or method.scores.perp_neg != 0.0):
         raise StudioError(

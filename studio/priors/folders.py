@@ -311,8 +311,17 @@ def frozen(module: T, device: torch.device) -> T:
     assert isinstance(module, nn.Module)
     module.requires_grad_(False).eval().to(device)
     if device.type == "cuda":
-        module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        channels_last(module)
     return module
+
+
+def channels_last(module: nn.Module) -> None:
+    """Lay out the weights of pictures' convolutions as CUDA likes them in half precision; those of clips'
+    convolutions, which have a dimension more, stay as they are.
+    """
+    for parameter in module.parameters():
+        if parameter.ndim == 4:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
 
 
 def text_fingerprints(folder: Path) -> tuple[str, ...]:

@@ -261,7 +261,7 @@ class _Loading:
             masked, keep_mask = isinstance(family, Wan), isinstance(family, Ltx)
             return VideoTextEmbedder(tokenizer, encoder, tokens, masked, keep_mask)
 
-        order = shown_order(self.options.pictures, self.options.there_and_back, codec.frames_a_latent)
+        order = shown_order(self.options.pictures, self.options.there_and_back, codec.step)
         self._refuse_too_long(order)
         schedule, prediction = self._levels(codec, order)
         identity = (*text_fingerprints(self.folder), type(family).__name__, str(self.dtype))
@@ -338,25 +338,28 @@ class _Loading:
                 mean, std = torch.zeros(channels), torch.full((channels,), 1 / float(config.scaling_factor))
                 cell_px = 2 ** (len(config.block_out_channels) - 1)
                 squeezed = int(config.temporal_compression_ratio)
+                step = 2 * squeezed  # of an even number of latents it makes other than the frames of before
             case "AutoencoderKLWan":
                 mean, std = torch.tensor(config.latents_mean), torch.tensor(config.latents_std)
                 cell_px, squeezed = int(config.scale_factor_spatial), int(config.scale_factor_temporal)
+                step = squeezed
             case _:
                 mean = vae.latents_mean.float().cpu()
                 std = vae.latents_std.float().cpu() / float(config.scaling_factor)
                 cell_px, squeezed = int(vae.spatial_compression_ratio), int(vae.temporal_compression_ratio)
+                step = squeezed
         if len(mean) != wanted:
             raise StudioError(
                 f"The denoiser of {self.source} takes {wanted} channels, expected the {len(mean)} that its "
                 "autoencoder makes; models that begin with a picture cannot be used, try text to video."
             )
-        size, step = self.options.image_size or size, cell_px * self._patch()
-        if size % step:
+        size, patch_px = self.options.image_size or size, cell_px * self._patch()
+        if size % patch_px:
             raise StudioError(
-                f"prior.image_size is {size}, expected a multiple of {step}; try "
-                f"{step * max(1, round(size / step))}."
+                f"prior.image_size is {size}, expected a multiple of {patch_px}; try "
+                f"{patch_px * max(1, round(size / patch_px))}."
             )
-        return VideoAutoencoder(vae, size, cell_px, mean, std, squeezed)
+        return VideoAutoencoder(vae, size, cell_px, mean, std, squeezed, step)
 
     def _patch(self) -> int:
         """Cells along a side of what the transformer sees as one."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, cast, runtime_checkable
+from typing import ClassVar, Protocol, cast, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -25,6 +25,10 @@ class ClipCodec(Protocol):
     @property
     def frames_a_latent(self) -> int:
         """Frames that one latent frame stands for, but for the first one's, which stands for itself."""
+
+    @property
+    def step(self) -> int:
+        """A clip is shown a multiple of it, and one frame more."""
 
     def encode(
         self, rgb: Float[Tensor, "b 3 h w"], pictures: int, order: Sequence[int]
@@ -47,7 +51,8 @@ class FrameCodec:
 
     images: ImageCodec
     at_once: int | None = None
-    frames_a_latent: int = 1
+    frames_a_latent: ClassVar[int] = 1
+    step: ClassVar[int] = 1
 
     def encode(
         self, rgb: Float[Tensor, "b 3 h w"], pictures: int, order: Sequence[int]
@@ -79,6 +84,7 @@ class VideoAutoencoder:
         cell_px: width and height of a cell of its latents, in pixels.
         mean, std: of each channel of its latents.
         frames_a_latent: how much it squeezes time.
+        step: see `ClipCodec`.
     """
 
     vae: nn.Module
@@ -87,6 +93,7 @@ class VideoAutoencoder:
     mean: Float[Tensor, "c"]
     std: Float[Tensor, "c"]
     frames_a_latent: int
+    step: int
 
     def encode(
         self, rgb: Float[Tensor, "b 3 h w"], pictures: int, order: Sequence[int]
@@ -123,15 +130,14 @@ def rows_shown(batch: int, pictures: int, order: Sequence[int]) -> Int[Tensor, "
     return (first + torch.tensor(order)).flatten()
 
 
-def shown_order(pictures: int, there_and_back: int, frames_a_latent: int) -> tuple[int, ...]:
+def shown_order(pictures: int, there_and_back: int, step: int) -> tuple[int, ...]:
     """The pictures of a clip in the order in which a model is shown them.
 
     Args:
         there_and_back: how often they go to the end and back, both ends shown twice (AniClipart); 0 for once
             and there only.
-        frames_a_latent: of the autoencoder, which takes a multiple of it and one frame more: the last picture
-            is held until it fits.
+        step: see `ClipCodec`: the last picture is held until the clip fits.
     """
     there = list(range(pictures))
     order = (there + there[::-1]) * there_and_back or there
-    return (*order, *order[-1:] * ((1 - len(order)) % frames_a_latent))
+    return (*order, *order[-1:] * ((1 - len(order)) % step))

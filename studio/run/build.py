@@ -11,7 +11,7 @@ from typing_extensions import assert_never
 
 from studio.cameras import build_cameras
 from studio.errors import StudioError
-from studio.guidance.methods import asks_critic, build_guidance, descends_through_prior
+from studio.guidance.methods import build_guidance, descends_through_prior
 from studio.guidance.pixels import PixelGuidance
 from studio.guidance.refusals import limits_of
 from studio.interfaces import CameraSampler, Guidance, Prior, Renderer
@@ -177,11 +177,6 @@ def _build_term(
         return BuiltTerm(name, term.weight, guidance, views_alone, term.share, views)
     second = None if term.views_prior is None else priors[term.views_prior]
     told = told_in(recipe, term.method, config, prior, second)
-    if isinstance(prior, VideoPrior) and asks_critic(term.method):
-        raise StudioError(
-            f"{term.method.kind} trains a critic beside its prior, and a video model has none; use sds, or "
-            "another method without a critic."
-        )
     if descends_through_prior(term.method) and isinstance(prior, LatentPrior | VideoPrior):
         prior = replace(prior, differentiable=True)
     method = build_guidance(term.method, prior, second)

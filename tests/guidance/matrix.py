@@ -23,9 +23,11 @@ from studio.cameras import orbit
 from studio.errors import StudioError
 from studio.guidance.methods import asks_critic, build_guidance, negative_prompts
 from studio.priors.latent import LatentPrior, Options, load_latent_prior
+from studio.priors.video import VideoOptions, VideoPrior, load_video_prior
 from studio.prompts import ViewPrompts
 from studio.recipes.guidance import GuidanceConfig
 from tests.priors.models import FAMILIES
+from tests.priors.video_models import VIDEO_FAMILIES
 
 METHODS: Mapping[str, Any] = {kind.kind: kind for kind in get_args(get_args(GuidanceConfig)[0])}
 STEPS = 2
@@ -48,24 +50,31 @@ class Outcome:
 
 def load_family(
     name: str, folder: Path, device: str = "cpu", dtype: torch.dtype | None = None
-) -> LatentPrior:
-    """A tiny model of a family."""
+) -> LatentPrior | VideoPrior:
+    """A tiny model of a family; one of clips sees two frames."""
+    if name in VIDEO_FAMILIES:
+        clips = VideoOptions(pictures=2, dtype=dtype)
+        return load_video_prior(VIDEO_FAMILIES[name](folder / "model"), clips, device)
     size = 16 if name == "flux" else None
-    options = Options(image_size=size, dtype=dtype, cache_folder=folder / "text")
-    return load_latent_prior(FAMILIES[name](folder / "model"), device, options)
+    pictures = Options(image_size=size, dtype=dtype, cache_folder=folder / "text")
+    return load_latent_prior(FAMILIES[name](folder / "model"), device, pictures)
 
 
 def two_steps(
-    config: Any, prior: LatentPrior, device: str = "cpu", views_prior: LatentPrior | None = None
+    config: Any,
+    prior: LatentPrior | VideoPrior,
+    device: str = "cpu",
+    views_prior: LatentPrior | VideoPrior | None = None,
 ) -> Outcome:
     """Optimise a set of pictures by one method for two steps; ``views_prior`` is for those that ask two."""
     if not hasattr(config, "second"):
         views_prior = None
-    if prior.limits.views > 1 and hasattr(config.times, "shared"):
+    together = prior.limits.views * prior.limits.frames
+    if together > 1 and hasattr(config.times, "shared"):
         config = replace(config, times=replace(config.times, shared=True))
     prior = replace(prior, differentiable=True)
     rng = torch.Generator(device).manual_seed(0)
-    views = max(prior.limits.views, 2 if views_prior is None else views_prior.limits.views)
+    views = max(together, 2 if views_prior is None else views_prior.limits.views)
     rgb = torch.rand(views, 3, 16, 16, generator=rng, device=device).requires_grad_()
     start = rgb.detach().clone()
     optimizer = torch.optim.SGD([rgb], lr=1.0)

@@ -25,10 +25,13 @@ DISTILLED = "a guidance-distilled model has none: its guidance is inside"
 WORDLESS = "this prior reads no words"
 SCHEDULE = NoiseSchedule.scaled_linear()
 NO_FREE_CAMERA = "a multi-view prior has no camera-free branch"
+NO_CRITIC = "trains a critic of single pictures, and this prior sees clips"
 OTHER_AUTOENCODER = "expected two models with one autoencoder"
 OTHER_CHANNELS = ("small", "if")
 """Their denoisers see other than the four channels of the tiny MVDream."""
 
+OF_CLIPS = ("modelscope",)
+"""One that denoises clips stands for all: they differ in what they are told."""
 
 Matrix = dict[str, dict[str, Outcome]]
 
@@ -38,7 +41,7 @@ def matrix(device: str, precision: str) -> Matrix:
     take most of the time. Other tests execute them on every family and on every method.
     """
     command = [sys.executable, "-m", "tests.guidance.matrix", device, precision]
-    families, pipe = list(FAMILIES), subprocess.PIPE
+    families, pipe = [*FAMILIES, *OF_CLIPS], subprocess.PIPE
     halves = [
         subprocess.Popen([*command, *half], stdout=pipe, stderr=pipe, text=True)
         for half in (families[::2], families[1::2])
@@ -59,6 +62,8 @@ def assert_as_expected(name: str, row: dict[str, Outcome]) -> None:
         branches = asked_branches(method, SCHEDULE)
         if name == "flux" and Branch.NULL in branches:
             reason: str | None = DISTILLED
+        elif name in OF_CLIPS and method.critic is not None:
+            reason = NO_CRITIC
         elif name == "mvdream" and Branch.CRITIC_NULL in branches:
             reason = NO_FREE_CAMERA
         elif name == "zero123" and (method.negatives or kind == "lods"):
@@ -80,7 +85,7 @@ def on_cpu() -> Matrix:
     return matrix("cpu", "float32")
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", [*FAMILIES, *OF_CLIPS])
 def test_two_steps_or_a_reason(on_cpu: Matrix, name: str) -> None:
     assert_as_expected(name, on_cpu[name])
 

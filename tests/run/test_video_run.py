@@ -121,8 +121,15 @@ def test_augmentation_changes_what_guidance_sees_and_nothing_else(tmp_path: Path
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        (("stages.0.guidance.0.method={kind='vsd'}",), "trains a critic .*, and a video model has none"),
+        (
+            ("stages.0.guidance.0.method={kind='vsd'}",),
+            "trains a critic of single pictures, and this prior sees clips",
+        ),
         (("stages.0.instants={kind='frames',count=3}",), "that ask it show 1 frames; expected .*'clip'"),
+        (
+            ("stages.0.guidance.0.method={kind='pixels',target={kind='video',path='x.mp4'}}",),
+            "augmentation came with a method of kind 'pixels', whose target stays as it is",
+        ),
         (("prior.there_and_back=17",), "prior.there_and_back"),
         (("stages.0.guidance.0.augmentation.crop=0",), "augmentation.crop"),
     ],

@@ -3,12 +3,14 @@
 ::
 
     python benchmarks/animate.py gestures    # eight drawings, two prompts each
+    python benchmarks/animate.py recovery    # five drawings that follow a video of a known motion
     python benchmarks/animate.py arap        # prefactored deformation beside one that solves in every step
 """
 
 from __future__ import annotations
 
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -17,13 +19,22 @@ import numpy as np
 import torch
 import tyro
 from contest import least
+from PIL import Image
 
+from studio.arguments import Animate
+from studio.cameras import frame_times
 from studio.clipart.drawing import read_drawing
 from studio.clipart.sheet import sheet_of
+from studio.export.images import to_pixels
+from studio.export.pictures import write_mp4
 from studio.ops.arap import arap
+from studio.recipes.config import ClipartConfig
 from studio.recipes.load import load
+from studio.renderers.cutouts import CutoutRenderer
 from studio.resources import clipart
 from studio.run.session import Run
+from studio.run.views import clip_cameras, drawn
+from studio.scenes.clipart import Clipart
 
 ASKED = {
     "crab": ("dance", "wave"),
@@ -35,14 +46,17 @@ ASKED = {
     "penguin": ("walk", "shake"),
     "t-rex": ("sway", "squash"),
 }
+RECOVERED = ("man-dancing", "crab", "dolphin", "octopus", "cat")
+REACH_PX = 14.0
+"""How far keypoints go in what is to be recovered, on average."""
 FRAMES = 6
 
 
 @dataclass(frozen=True)
-class Animate:
+class Study:
     """Measures the animation of drawings."""
 
-    study: tyro.conf.Positional[Literal["gestures", "arap"]]
+    study: tyro.conf.Positional[Literal["gestures", "recovery", "arap"]]
     """Which study."""
     output: Path | None = None
     """Where runs are kept; by default they are not."""
@@ -50,14 +64,16 @@ class Animate:
 
 def main() -> None:
     """Prints the study's table."""
-    args = tyro.cli(Animate, description=__doc__)
+    args = tyro.cli(Study, description=__doc__)
     if args.study == "arap":
         deformation()
-    elif args.output is not None:
-        gestures(args.output)
+        return
+    study = gestures if args.study == "gestures" else recovery
+    if args.output is not None:
+        study(args.output)
     else:
         with tempfile.TemporaryDirectory() as name:
-            gestures(Path(name))
+            study(Path(name))
 
 
 def gestures(folder: Path) -> None:
@@ -75,10 +91,60 @@ def gestures(folder: Path) -> None:
             print(
                 f"{name:12} {gesture:8} became {found['nearest_motion']:8} {found['psnr_db']:5.1f} dB, "
                 f"keypoints go {found['travel_px']:4.1f} px, {found['flipped']:.1%} of the triangles "
-                f"flipped, {found['seconds']:.0f} s",
+                f"flipped, identity {found['identity_db']:.1f} dB, {found['seconds']:.0f} s",
                 flush=True,
             )
     print(f"{right} of {sum(map(len, ASKED.values()))} became what was asked for")
+
+
+def recovery(folder: Path) -> None:
+    """How far keypoints are from where they were, in pixels of 256, before and after following six frames.
+
+    The frames are 128² pictures of the drawing in a random motion that is smooth along its bones, as a folder
+    of PNG files and as an MP4 file.
+    """
+    torch.set_num_threads(1)
+    print("| drawing | before | from PNG | at worst | from MP4 | at worst | seconds |")
+    print("| --- | --- | --- | --- | --- | --- | --- |")
+    times = frame_times(FRAMES)
+    for name in RECOVERED:
+        scene = load("reference", "a motion", [f"stages.0.scene.path='{name}'"]).stages[0].scene
+        assert isinstance(scene, ClipartConfig)
+        truth = in_motion(Clipart.initial(scene))
+        with torch.no_grad():
+            wanted = truth.keypoints(times)
+            frames = to_pixels(drawn(truth, CutoutRenderer(), clip_cameras(128, times.tolist())).rgb)
+        pictures, film = folder / name, folder / f"{name}.mp4"
+        pictures.mkdir(parents=True)
+        for index, frame in enumerate(frames):
+            Image.fromarray(frame).save(pictures / f"{index}.png")
+        write_mp4(frames, film, 8.0)
+        cells, seconds = [], []
+        for path in (pictures, film):
+            begun = time.process_time()
+            recipe = Animate(image=name, reference=path).asked().recipe()
+            run = Run.create(recipe, folder / "runs")
+            for _ in run:
+                pass
+            seconds.append(time.process_time() - begun)
+            found = run.scene()
+            assert isinstance(found, Clipart)
+            with torch.no_grad():
+                off = (found.keypoints(times) - wanted).norm(dim=-1)
+            cells += [f"{float(off.mean()):.3f}", f"{float(off.max()):.2f}"]
+        before = float((wanted - truth.puppet.keypoints).norm(dim=-1).mean())
+        print(f"| {name} | {before:.2f} | {' | '.join(cells)} | {min(seconds):.0f} |", flush=True)
+
+
+def in_motion(still: Clipart) -> Clipart:
+    """The drawing on random curves, smoothed along its bones."""
+    curves = torch.randn(still.curves.shape, generator=torch.Generator().manual_seed(0))
+    first, second = still.puppet.sheet.bones.unbind(1)
+    near = torch.eye(len(curves))
+    near[first, second] = near[second, first] = 1.0
+    for _ in range(8):
+        curves = torch.einsum("jk,kcd->jcd", near / near.sum(1, keepdim=True), curves)
+    return Clipart(still.puppet, curves * REACH_PX / curves[:, 2].norm(dim=-1).mean(), still.config)
 
 
 def deformation() -> None:

@@ -21,6 +21,7 @@ from studio.recipes.project import read_project
 from studio.run.asked import Asked, project_lines, quoted, skeleton_lines
 
 RunFolder = Annotated[Positional[Path], arg(metavar="RUN")]
+ANICLIPART = "aniclipart"
 PriorName = Annotated[str, arg(metavar="auto|library|small|FOLDER|HUB-ID")]
 
 
@@ -72,10 +73,17 @@ class OneDrawing:
 
 @dataclass(frozen=True)
 class Animate(Generate, OneDrawing):
-    """Set a drawing in motion, as a prompt such as "the crab is dancing" says."""
+    """Set a drawing in motion, as a prompt such as "the crab is dancing" says, or as a video shows."""
 
-    preset: str = "aniclipart"
-    """A preset of clipart, or the path of a recipe."""
+    prompt: Annotated[Positional[str], arg(metavar="PROMPT")] = ""
+    """How it moves, such as "the crab is dancing". It may be left out with --reference."""
+    preset: str = ANICLIPART
+    """A preset of clipart, or the path of a recipe; with --reference, "reference"."""
+    reference: Annotated[Path | None, arg(metavar="VIDEO")] = None
+    """A video to follow, instead of a prompt: the drawing in motion, where it is in the studio's canvas. It
+    begins at rest."""
+    motion_strength: Annotated[float | None, arg(metavar="S")] = None
+    """How far it moves: 0.5 is half as far as usual."""
     keypoints: Annotated[Path | None, arg(metavar="FILE")] = None
     """A project, or any JSON file with "keypoints" and "bones", from which only these are taken."""
 
@@ -96,8 +104,14 @@ class Animate(Generate, OneDrawing):
         elif self.keypoints is not None:
             lines = skeleton_lines(read_project(self.keypoints))
         asked = super().asked()
-        path = f"stages.0.scene.path={quoted(image)}"
-        return replace(asked, overrides=(path, *lines, *asked.overrides))
+        lines = (f"stages.0.scene.path={quoted(image)}", *lines)
+        if self.reference is not None:
+            prompt = self.prompt or f"{Path(image).stem} as in {self.reference.stem}"
+            preset = "reference" if self.preset == ANICLIPART else self.preset
+            asked = replace(asked, prompt=prompt, preset=preset)
+            lines += (f"stages.0.guidance.0.method.target.path={quoted(str(self.reference))}",)
+        lines += asked.overrides
+        return replace(asked, motion_strength=self.motion_strength, overrides=lines)
 
 
 @dataclass(frozen=True)

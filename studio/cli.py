@@ -44,7 +44,7 @@ def _warnings_in_one_line() -> Iterator[None]:
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        warnings.filterwarnings("default", module=r"studio\.")
+        warnings.filterwarnings("default", category=UserWarning, module=r"studio\.")
         warnings.showwarning = show
         yield
 

@@ -472,6 +472,9 @@ class ClipartConfig:
     curves: tuple[CurveOffsets, ...] | None = None
     """For each keypoint the three control points that its curve begins with, beside its place at rest. Left
     out, the drawing begins at rest."""
+    reach_px: Positive | None = None
+    """No control point goes farther than this from its keypoint's place at rest, in pixels of a canvas of
+    256; left out, nothing holds them."""
     curves_rate_px: Positive = 0.5
     """Learning rate of the curves' control points, in canvas pixels a step."""
 

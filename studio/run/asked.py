@@ -11,6 +11,9 @@ from studio.recipes.load import load
 from studio.recipes.project import Project
 from studio.run.prior_names import prior_named
 
+STRONG_PX = 32.0
+"""How far a drawing moves with a ``motion_strength`` of 1, in pixels of the canvas of 256."""
+
 
 @dataclass(frozen=True)
 class Asked:
@@ -23,6 +26,9 @@ class Asked:
         prior: a short name, a folder or a hub id.
         steps: of all stages together, shared out as the preset does.
         seed: another one gives another asset.
+        motion_strength: how far a drawing moves. With the exact motion prior, gestures go so many times as
+            far; of any other guidance, under which motion grows with the steps, curves stop growing at so
+            many times 32 pixels of the canvas of 256.
         overrides: lines ``path.to.key=value``; they have the last word.
     """
 
@@ -32,6 +38,7 @@ class Asked:
     prior: str | None = None
     steps: int | None = None
     seed: int | None = None
+    motion_strength: float | None = None
     overrides: tuple[str, ...] = ()
 
     def recipe(self) -> Recipe:
@@ -52,6 +59,10 @@ class Asked:
             lines.append(f"negative_prompt={quoted(self.negative_prompt)}")
         if self.prior is not None:
             lines += _prior_lines(self.prior)
+        if self.motion_strength is not None:
+            by_prior = load(self.preset).prior.kind == "clips" and self.prior is None
+            key, unit = ("prior.reach", 1.0) if by_prior else ("stages.0.scene.reach_px", STRONG_PX)
+            lines.append(f"{key}={unit * self.motion_strength}")
         return load(self.preset, self.prompt, [*lines, *self.overrides])
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from studio.cameras import frame_times
+from studio.cameras import frame_times, front
 from studio.evaluate.metrics import (
     alpha_statistics,
     clipped_fraction,
@@ -23,14 +24,18 @@ from studio.evaluate.metrics import (
     view_variance,
 )
 from studio.interfaces import Prior, Renderer
+from studio.ops.mesh_raster import texture_levels
 from studio.priors.clips import ClipPrior
 from studio.priors.library import LibraryPrior
 from studio.recipes.config import ClipConfig, Recipe
+from studio.recipes.guidance import PixelsConfig
 from studio.run.depth import depth_confidence
+from studio.run.targets import build_target
 from studio.run.views import clip_cameras, drawn, held_out_cameras, side_cameras
 from studio.scenes.clipart import Clipart
 from studio.scenes.deformation import Deformable
 from studio.scenes.kinds import AnyScene
+from studio.types import Cutout
 
 Figure = int | float | str
 """One thing that is measured."""
@@ -60,12 +65,13 @@ def final_metrics(
 def clip_metrics(
     scene: Clipart, renderer: Renderer[Any], recipe: Recipe, prior: Prior, size: int
 ) -> dict[str, Figure]:
-    """How far the keypoints go, the share of flipped triangles and, with the exact motion prior, the nearest
-    gesture."""
+    """How far the keypoints go, the share of flipped triangles, ``identity_db`` and, with the exact motion
+    prior, the nearest gesture; after a video, the PSNR to it."""
     instants = recipe.stages[-1].instants
     count = instants.count if isinstance(instants, ClipConfig) else 6
     times = frame_times(count)
-    rgb = drawn(scene, renderer, clip_cameras(size, times.tolist())).rgb
+    cameras = clip_cameras(size, times.tolist())
+    rgb = drawn(scene, renderer, cameras).rgb
     with torch.no_grad():
         travel = (scene.keypoints(times) - scene.puppet.keypoints).norm(dim=-1).amax(0)
         flipped = (scene.area_shares(times) < 0).float().mean()
@@ -75,11 +81,50 @@ def clip_metrics(
         "keypoints": len(travel),
         "travel_px": float(travel.mean()),
         "flipped": float(flipped),
+        "identity_db": identity_db(scene, renderer, times),
     }
+    for term in recipe.stages[-1].guidance:
+        if isinstance(term.method, PixelsConfig):
+            truth = build_target(term.method.target, recipe.prompt, prior)(cameras, torch.ones(count, 3))
+            found["reference_db"] = float(psnr(rgb, truth).mean())
     if isinstance(prior, ClipPrior):
         likeness = prior.nearest(rgb)
         found |= {"nearest_motion": likeness.performance.gesture.name, "psnr_db": likeness.psnr_db}
     return found
+
+
+def identity_db(scene: Clipart, renderer: Renderer[Any], times: Float[Tensor, "t"], size: int = 512) -> float:
+    """How like the drawing the frames of a clip are once their motion is undone.
+
+    Each frame is laid over the sheet at rest, every triangle taking from it what it shows there, and compared
+    with the drawing, both over white: PSNR in dB over all frames together, where the drawing is at rest and
+    the frame shows one layer of the sheet, not one before another.
+    """
+    camera, white = front(size, size), torch.ones(1, 3)
+    with torch.no_grad():
+        rest = scene.at(None)
+        still = renderer(rest, camera, white)
+        drawn_at_rest = still.alpha > 0.5
+        errors = []
+        for time in times:
+            posed = scene.at(time)
+            # Half transparent, the sheet is denser where it lies twice.
+            veil = replace(posed, levels=(posed.vertices.new_full((1, 1, 1, 4), 0.5),))
+            once = (renderer(veil, camera, white).alpha < 0.6).float().expand(-1, 3, -1, -1)
+            undone, seen = (
+                renderer(_worn(rest, posed, picture), camera, white).rgb
+                for picture in (renderer(posed, camera, white).rgb, once)
+            )
+            compared = (drawn_at_rest & (seen[:, :1] > 0.99)).expand_as(undone)
+            errors.append((undone - still.rgb)[compared].square())
+        error = torch.cat(errors).mean().clamp_min(1e-10)
+    return float(-10 * error.log10())
+
+
+def _worn(rest: Cutout, posed: Cutout, picture: Float[Tensor, "1 3 h w"]) -> Cutout:
+    """The sheet at rest, showing what a picture of the posed sheet shows of each of its triangles."""
+    texture = torch.cat([picture, torch.ones_like(picture[:, :1])], dim=1).movedim(1, -1)
+    return replace(rest, uvs=posed.vertices + 0.5, levels=tuple(texture_levels(texture)))
 
 
 def combined(figures: Sequence[Mapping[str, Figure]]) -> dict[str, Figure]:

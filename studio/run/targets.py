@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,20 @@ def build_target(config: TargetConfig, prompt: str, prior: Prior) -> Target:
     """
     match config:
         case VideoTarget():
-            return Filmed(read_footage(Path(config.path)), nearest=config.between == "nearest")
+            if not config.path:
+                raise StudioError(
+                    "The recipe follows a video and names none; expected method.target.path = 'VIDEO.mp4', "
+                    "or of clipart: studio animate IMAGE --reference VIDEO.mp4."
+                )
+            footage = read_footage(Path(config.path))
+            height, width = footage.rgb.shape[2:]
+            if height != width:
+                warnings.warn(
+                    f"{config.path} has {width}x{height} pixels: it is taken to stand in the middle of a "
+                    "square, with the background above and below it or beside it.",
+                    stacklevel=2,
+                )
+            return Filmed(footage, nearest=config.between == "nearest")
         case TruthTarget():
             if not isinstance(prior, LibraryPrior):
                 raise StudioError(

@@ -27,7 +27,7 @@ _PROJECT_DIGITS = 4
 
 
 class Clipart:
-    """The scene: implements ``Scene[Cutout]``.
+    """The scene: implements ``Scene[Cutout]`` and ``TendedScene``.
 
     Each keypoint goes along a curve with three control points beside its place at rest, where time 0 is: a
     cubic Bézier curve (AniClipart, Wu et al. 2024), or of cyclic motion a closed Catmull-Rom spline.
@@ -144,6 +144,13 @@ class Clipart:
         """The triangles' signed areas as shares of those at rest; negative where one is flipped."""
         posed, sheet = self.puppet.deform(self.keypoints(times)), self.puppet.sheet
         return _areas(posed, sheet.faces) / _areas(sheet.vertices[None], sheet.faces)
+
+    def upkeep(self, step: int, rng: torch.Generator) -> None:
+        """Keeps the control points within ``reach_px``, and with them the curves, which lie among them."""
+        if self.config.reach_px is not None:
+            with torch.no_grad():
+                length = self.curves.norm(dim=-1, keepdim=True).clamp_min(1e-9)
+                self.curves.mul_((self.config.reach_px / length).clamp(max=1.0))
 
     def parameter_groups(self) -> tuple[ParameterGroup, ...]:
         """The curves."""

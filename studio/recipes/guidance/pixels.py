@@ -15,7 +15,7 @@ class VideoTarget:
     """The frames of a video, seen from the front; other views are not compared."""
 
     kind: Literal["video"] = "video"
-    path: Annotated[str, Field(min_length=1)]
+    path: str = ""
     """An MP4, MOV, WebM, MKV, AVI, GIF, WebP or APNG file, or a folder of pictures."""
     between: Literal["linear", "nearest"] = "linear"
     """What shows between two frames: both, blended, or the nearer one. Time 0 is the first frame and time 1

@@ -11,7 +11,8 @@ from studio.clipart.gestures import GESTURES
 from studio.prompts import MAX_CHARACTERS
 from studio.web import markup
 from studio.web.drawings import shipped
-from studio.web.motion_forms import LOOPS, ClipForm, clipart_presets
+from studio.web.film_field import film_field
+from studio.web.motion_forms import LOOPS, ClipForm, clipart_presets, follow_a_video
 from studio.web.request import GO_AND_WATCH, client_of, told
 from studio.web.service import Service
 
@@ -68,6 +69,7 @@ def page(service: Service, blocks: gr.Blocks) -> None:
             0, label="Steps (0: the preset's own)", precision=0, minimum=0, elem_id="clip-steps"
         )
         seed = gr.Number(0, label="Seed", precision=0, minimum=0)
+    film = film_field("clip-film", follow_a_video(offered))
     number = gr.Number(visible=False)
     animate = gr.Button("Animate", variant="primary", elem_id="animate")
     suggestion.change(
@@ -80,10 +82,10 @@ def page(service: Service, blocks: gr.Blocks) -> None:
 
     def submitted(request: gr.Request, *values: Any) -> int:
         with told():
-            recipe = ClipForm(*values).recipe(service.options, service.drawings)
+            recipe = ClipForm(*values).recipe(service.options, service.drawings, service.films)
             return service.submit_all([recipe], client_of(request))[0].id
 
-    fields = [drawing, prompt, preset, loop, reach, frames, seconds, steps, seed]
+    fields = [drawing, prompt, preset, loop, reach, frames, seconds, steps, seed, film]
     animate.click(submitted, fields, number, api_visibility="private").success(
         None, number, None, js=GO_AND_WATCH
     )

@@ -28,7 +28,8 @@ COOKIE = "studio_client"
 HEADER = "x-studio-client"
 """A program has no cookie; it sends a secret of its own, of 22 characters or more."""
 MOST_BODY_BYTES = 2**18
-"""No request is longer: a table of prompts is the largest thing that comes."""
+"""No request is longer: a table of prompts is the largest thing that comes, but for a video."""
+MOST_FILM_BYTES = 2**23
 _SCOPE_KEY = "studio.client"
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{22,128}")
 _YEAR_S = 365 * 24 * 3600
@@ -104,13 +105,13 @@ class Gate:
                     headers.append("set-cookie", _cookie(new_token, request))
             await send(message)
 
-        received = 0
+        received, most = 0, _most_bytes(request)
 
         async def limited() -> Message:
             nonlocal received
             message = await receive()
             received += len(message.get("body", b""))
-            if received > MOST_BODY_BYTES:
+            if received > most:
                 return {"type": "http.disconnect"}
             return message
 
@@ -120,8 +121,8 @@ class Gate:
         if self._hosts is not None and request.url.hostname not in self._hosts:
             return PlainTextResponse("This server is called otherwise.", 421)
         length = request.headers.get("content-length", "0")
-        if not length.isdecimal() or int(length) > MOST_BODY_BYTES:
-            return PlainTextResponse(f"Expected at most {MOST_BODY_BYTES} bytes.", 413)
+        if not length.isdecimal() or int(length) > (most := _most_bytes(request)):
+            return PlainTextResponse(f"Expected at most {most} bytes.", 413)
         if "/upload" in request.url.path:
             return PlainTextResponse("Files are not uploaded this way.", 404)
         if self._passwords is not None and self._person(request) is None:
@@ -154,6 +155,11 @@ class Gate:
             request.scope[_SCOPE_KEY] = hashlib.sha256(token.encode()).hexdigest()[:16]
             return None
         return secrets.token_urlsafe(24) if request.method == "GET" else None
+
+
+def _most_bytes(request: Request) -> int:
+    is_film = request.method == "POST" and request.url.path.endswith("/films")
+    return MOST_FILM_BYTES if is_film else MOST_BODY_BYTES
 
 
 def _cookie(token: str, request: Request) -> str:

@@ -16,10 +16,11 @@ from studio.prompts import slug
 from studio.resources import clipart
 from studio.web.clients import client_of
 from studio.web.drawings import shipped
+from studio.web.inspection import PICTURE
 from studio.web.live import answer
 from studio.web.preset_pictures import preset_picture
 from studio.web.request import job_number, tag_named
-from studio.web.service import Service
+from studio.web.service import Kind, Service
 from studio.web.tagged_jobs import tagged_now
 from studio.web.watch import watched_now
 
@@ -49,12 +50,26 @@ def add_routes(app: FastAPI, service: Service) -> None:
 
     @app.post("/drawings", include_in_schema=False)
     async def drawing(request: Request) -> Response:
+        return await kept("drawing", request)
+
+    @app.post("/films", include_in_schema=False)
+    async def film(request: Request) -> Response:
+        return await kept("film", request)
+
+    async def kept(kind: Kind, request: Request) -> Response:
         data, name = await request.body(), request.query_params.get("name", "")
         try:
-            called = await run_in_threadpool(service.keep_drawing, data, name, client_of(request.scope))
+            called = await run_in_threadpool(service.keep, kind, data, name, client_of(request.scope))
         except StudioError as error:
             return PlainTextResponse(str(error), 400)
         return PlainTextResponse(called)
+
+    @app.get("/films/{called}/picture", include_in_schema=False)
+    def film_picture(called: str) -> Response:
+        try:
+            return FileResponse(service.films.path(called).with_name(PICTURE))
+        except StudioError as error:
+            return PlainTextResponse(str(error), 404)
 
     @app.get("/drawings/{called}/thumbnail", include_in_schema=False)
     def thumbnail(called: str) -> Response:

@@ -23,6 +23,7 @@ from studio.run.asked import Asked, quoted, skeleton_lines
 from studio.web.drawings import Drawings
 from studio.web.forms import MOST_STEPS, OWN, choice
 from studio.web.options import Options
+from studio.web.uploads import Uploads
 
 LOOPS: tuple[Loop, ...] = get_args(Loop)
 MOTIONS: tuple[MotionName, ...] = get_args(MotionName)
@@ -56,6 +57,7 @@ class ClipForm:
         frames: of the clip.
         seconds: that it takes.
         steps, seed: as ``Form`` has them.
+        film: what ``Uploads`` calls a video to follow, for presets that do; empty for none.
     """
 
     drawing: str
@@ -67,8 +69,9 @@ class ClipForm:
     seconds: float = 2.0
     steps: int | None = None
     seed: int | None = None
+    film: str = ""
 
-    def recipe(self, options: Options, drawings: Drawings) -> Recipe:
+    def recipe(self, options: Options, drawings: Drawings, films: Uploads) -> Recipe:
         """The recipe that it asks for.
 
         Raises:
@@ -89,10 +92,12 @@ class ClipForm:
             f"stages.0.scene.loop={self.loop}",
             f"export.formats={formats}",
             *_timing(self.frames, self.seconds),
+            *_film_lines(self.preset, self.film, films),
         ]
         if isinstance(load(self.preset).prior, ClipPriorConfig):
             lines.append(f"prior.reach={float(self.reach)}")
-        return _asked(self.prompt, self.preset, self.steps, self.seed, lines)
+        prompt = self.prompt if self.prompt.strip() or not self.film else "as in the video"
+        return _asked(prompt, self.preset, self.steps, self.seed, lines)
 
 
 @dataclass(frozen=True)
@@ -103,7 +108,7 @@ class MovingForm:
         prompt: what to make.
         preset, motion: choices; the motion is the exact prior's to show.
         frames, seconds, loops: of the asset's animation.
-        steps, seed: as ``Form`` has them.
+        steps, seed, film: as ``ClipForm`` has them.
     """
 
     prompt: str
@@ -114,8 +119,9 @@ class MovingForm:
     loops: bool = False
     steps: int | None = None
     seed: int | None = None
+    film: str = ""
 
-    def recipe(self, options: Options) -> Recipe:
+    def recipe(self, options: Options, films: Uploads) -> Recipe:
         """The recipe that it asks for.
 
         Raises:
@@ -123,7 +129,11 @@ class MovingForm:
         """
         choice("preset", self.preset, moving_presets(options))
         choice("motion", self.motion, (OWN, *MOTIONS))
-        lines = [*_timing(self.frames, self.seconds), f"export.motion_loops={str(self.loops).lower()}"]
+        lines = [
+            *_timing(self.frames, self.seconds),
+            f"export.motion_loops={str(self.loops).lower()}",
+            *_film_lines(self.preset, self.film, films),
+        ]
         if self.motion != OWN:
             if not isinstance(load(self.preset).prior, LibraryPriorConfig):
                 raise StudioError(
@@ -131,6 +141,31 @@ class MovingForm:
                 )
             lines.append(f"prior.motions={[self.motion]}")
         return _asked(self.prompt, self.preset, self.steps, self.seed, lines)
+
+
+def follow_a_video(presets: tuple[str, ...]) -> bool:
+    """Whether any of these presets does."""
+    return any(_followed(preset) for preset in presets)
+
+
+def _followed(preset: str) -> list[str]:
+    """The keys of the videos that a preset follows."""
+    return [
+        f"stages.{stage}.guidance.{term}.method.target.path"
+        for stage, settings in enumerate(load(preset).stages)
+        for term, guidance in enumerate(settings.guidance)
+        if guidance.compares_with_video
+    ]
+
+
+def _film_lines(preset: str, film: str, films: Uploads) -> list[str]:
+    """The video in the place of each that the preset follows."""
+    followed = _followed(preset)
+    if followed and not film:
+        raise StudioError(f"The preset {preset} follows a video; choose one to send, or another preset.")
+    if film and not followed:
+        raise StudioError(f"The preset {preset} follows no video; take it away, or choose another preset.")
+    return [f"{key}={quoted(str(films.path(film)))}" for key in followed]
 
 
 def _timing(frames: int, seconds: float) -> tuple[str, str]:

@@ -1,4 +1,4 @@
-"""The 4D page: from a prompt and a motion to an animated asset in the queue."""
+"""The 4D page: from a prompt and a motion or a video to an animated asset in the queue."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import gradio as gr
 from studio.prompts import MAX_CHARACTERS
 from studio.recipes.load import load
 from studio.web import markup
+from studio.web.film_field import film_field
 from studio.web.forms import OWN
-from studio.web.motion_forms import MOTIONS, MovingForm, moving_presets
+from studio.web.motion_forms import MOTIONS, MovingForm, follow_a_video, moving_presets
 from studio.web.request import GO_AND_WATCH, client_of, told
 from studio.web.service import Service
 
@@ -39,16 +40,17 @@ def page(service: Service, blocks: gr.Blocks) -> None:
             0, label="Steps (0: the preset's own)", precision=0, minimum=0, elem_id="moving-steps"
         )
         seed = gr.Number(0, label="Seed", precision=0, minimum=0)
+    film = film_field("moving-film", follow_a_video(offered))
     number = gr.Number(visible=False)
     create = gr.Button("Create", variant="primary", elem_id="moving-create")
     preset.change(_about, preset, about, api_visibility="private", show_progress="hidden")
 
     def submitted(request: gr.Request, *values: Any) -> int:
         with told():
-            recipe = MovingForm(*values).recipe(service.options)
+            recipe = MovingForm(*values).recipe(service.options, service.films)
             return service.submit_all([recipe], client_of(request))[0].id
 
-    fields = [prompt, preset, motion, frames, seconds, loops, steps, seed]
+    fields = [prompt, preset, motion, frames, seconds, loops, steps, seed, film]
     create.click(submitted, fields, number, api_visibility="private").success(
         None, number, None, js=GO_AND_WATCH
     )

@@ -19,20 +19,24 @@ from studio.jobs.queue import OVER, Job, Queue, State
 from studio.prompts import slug
 from studio.recipes.config import AssetFormat, Recipe
 from studio.run.session import latest_preview
+from studio.video import SUFFIXES as FILM_SUFFIXES
 from studio.web.clients import RateLimit
 from studio.web.drawings import Drawings
 from studio.web.forms import Form
 from studio.web.options import Options
 from studio.web.packing import pack
 from studio.web.tables import recipes_of
+from studio.web.uploads import Look, Uploads
 
 Action = Literal["cancel", "pause", "resume", "retry"]
+Kind = Literal["drawing", "film"]
+"""Of file that a browser may send."""
 _LONGEST_S = 900.0
 _SUBMISSIONS_A_MINUTE = 30
 _EXPORTS_A_MINUTE = 10
 _UPLOADS_A_MINUTE = 20
 _LONGEST_LOOK_S = 60.0
-"""At a drawing."""
+"""At a file that came."""
 
 
 class Service:
@@ -47,9 +51,11 @@ class Service:
         self.queue = Queue(options.workspace.absolute(), most_waiting=options.most_waiting)
         self._submissions = RateLimit(_SUBMISSIONS_A_MINUTE, 60.0, "submissions")
         self._exports = RateLimit(_EXPORTS_A_MINUTE, 60.0, "exports")
-        self._uploads = RateLimit(_UPLOADS_A_MINUTE, 60.0, "drawings")
+        self._uploads = RateLimit(_UPLOADS_A_MINUTE, 60.0, "files")
         self._busy = threading.Lock()
-        self.drawings = Drawings(self.queue.workspace / "drawings", self._rig)
+        folder = self.queue.workspace
+        self.drawings = Drawings(folder / "drawings", self._looked_at("drawing"))
+        self.films = Uploads(folder / "films", "video", FILM_SUFFIXES, self._looked_at("film"))
 
     # --------------------------------------------------------------------------------------------- looking
 
@@ -256,19 +262,23 @@ class Service:
         self._elsewhere(f"Writing .{wanted}", "studio.cli", "export", job.folder, path)
         return path
 
-    def keep_drawing(self, data: bytes, name: str, client: str | None) -> str:
-        """Keep a drawing to be animated; returns what it is called from now on.
+    def keep(self, kind: Kind, data: bytes, name: str, client: str | None) -> str:
+        """Keep a drawing to be animated or a video to be followed; returns what it is called from now on.
 
         Raises:
-            StudioError: it is no drawing, or it is too soon.
+            StudioError: it is none, or it is too soon.
         """
         self._uploads.take(_known(client))
-        return self.drawings.keep(data, name)
+        return (self.drawings if kind == "drawing" else self.films).keep(data, name)
 
-    def _rig(self, drawing: Path, folder: Path) -> None:
-        self._elsewhere(
-            "Looking at the drawing", "studio.web.rigging", drawing, folder, longest_s=_LONGEST_LOOK_S
-        )
+    def _looked_at(self, kind: Kind) -> Look:
+        def look(file: Path, folder: Path) -> None:
+            words = kind, file, folder
+            self._elsewhere(
+                f"Looking at the {kind}", "studio.web.inspection", *words, longest_s=_LONGEST_LOOK_S
+            )
+
+        return look
 
     def _elsewhere(self, what: str, module: str, *words: str | Path, longest_s: float = _LONGEST_S) -> None:
         """Let another process do what takes long, one at a time; no word of its command is a client's."""

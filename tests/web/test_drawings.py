@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from starlette.testclient import TestClient
 
 from studio.errors import StudioError
 from studio.recipes.config import ClipartConfig, LibraryPriorConfig
+from studio.video import SUFFIXES
 from studio.web.app import build
-from studio.web.clients import MOST_BODY_BYTES
+from studio.web.clients import MOST_BODY_BYTES, MOST_FILM_BYTES
 from studio.web.drawings import Drawings, shipped
+from studio.web.inspection import inspect_drawing, inspect_film
 from studio.web.motion_forms import ClipForm, MovingForm, clipart_presets, moving_presets
 from studio.web.options import Options
-from studio.web.rigging import rig
+from studio.web.uploads import Uploads
 
 ADA = {"x-studio-client": "ada" * 10}
 SQUARE = (
@@ -39,7 +43,13 @@ def app(options: Options) -> Iterator[TestClient]:
 @pytest.fixture(scope="module")
 def drawings(tmp_path_factory: pytest.TempPathFactory) -> Drawings:
     """Looked at in this process."""
-    return Drawings(tmp_path_factory.mktemp("drawings"), rig)
+    return Drawings(tmp_path_factory.mktemp("drawings"), inspect_drawing)
+
+
+@pytest.fixture(scope="module")
+def films(tmp_path_factory: pytest.TempPathFactory) -> Uploads:
+    """Looked at in this process."""
+    return Uploads(tmp_path_factory.mktemp("films"), "video", SUFFIXES, inspect_film)
 
 
 def form(drawing: str, keypoints: object = ((128, 128), (100, 128)), **others: object) -> ClipForm:
@@ -57,7 +67,7 @@ def test_a_drawing_that_came_is_looked_at_and_kept(app: TestClient, options: Opt
     picture = app.get(f"/drawings/{called}/picture")
     assert picture.headers["content-type"] == "image/png" and picture.content.startswith(b"\x89PNG")
     files = {path.name for path in (options.workspace / "drawings" / called).iterdir()}
-    assert files == {"drawing.svg", "picture.png", "project.json"}
+    assert files == {"sent.svg", "picture.png", "project.json"}
     refused = app.post(
         "/drawings?name=a.svg", content=SQUARE.replace(b"<rect", b"<script/><text"), headers=ADA
     )
@@ -83,9 +93,11 @@ def test_drawings_are_asked_for_by_name(app: TestClient, path: str) -> None:
     assert app.get("/drawings/crab/drawing.svg").status_code == 422
 
 
-def test_a_form_becomes_a_recipe(options: Options, drawings: Drawings) -> None:
+def test_a_form_becomes_a_recipe(options: Options, drawings: Drawings, films: Uploads) -> None:
     called = drawings.keep(SQUARE, "square.svg")
-    recipe = form(called, loop="cyclic", reach=0.5, frames=12, seconds=1.5, seed=3).recipe(options, drawings)
+    recipe = form(called, loop="cyclic", reach=0.5, frames=12, seconds=1.5, seed=3).recipe(
+        options, drawings, films
+    )
     scene = recipe.stages[0].scene
     assert isinstance(scene, ClipartConfig) and scene.keypoints == ((128.0, 128.0), (100.0, 128.0))
     assert (scene.path, scene.loop, scene.bones) == (drawings.path(called), "cyclic", ((0, 1),))
@@ -93,7 +105,7 @@ def test_a_form_becomes_a_recipe(options: Options, drawings: Drawings) -> None:
     assert recipe.prior.reach == 0.5  # type: ignore[union-attr]
     assert {"svg", "clipart.json"} < set(recipe.export.formats)
     assert set(map(Path, shipped())) >= {Path("crab"), Path("cat")}
-    assert form("crab").recipe(options, drawings).stages[0].scene.path == "crab"  # type: ignore[union-attr]
+    assert form("crab").recipe(options, drawings, films).stages[0].scene.path == "crab"  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize(
@@ -111,13 +123,17 @@ def test_a_form_becomes_a_recipe(options: Options, drawings: Drawings) -> None:
         (replace(form("crab"), prompt=" "), "prompt"),
     ],
 )
-def test_what_a_form_may_not_hold(options: Options, drawings: Drawings, wrong: ClipForm, says: str) -> None:
+def test_what_a_form_may_not_hold(
+    options: Options, drawings: Drawings, films: Uploads, wrong: ClipForm, says: str
+) -> None:
     with pytest.raises(StudioError, match=says):
-        wrong.recipe(options, drawings)
+        wrong.recipe(options, drawings, films)
 
 
-def test_a_form_for_what_is_solid_and_moves(options: Options) -> None:
-    recipe = MovingForm("a bear", motion="wave", frames=8, seconds=1.0, loops=True, steps=20).recipe(options)
+def test_a_form_for_what_is_solid_and_moves(options: Options, films: Uploads) -> None:
+    recipe = MovingForm("a bear", motion="wave", frames=8, seconds=1.0, loops=True, steps=20).recipe(
+        options, films
+    )
     assert isinstance(recipe.prior, LibraryPriorConfig) and recipe.prior.motions == ("wave",)
     assert (recipe.export.motion_frames, recipe.export.motion_loops, recipe.total_steps) == (8, True, 20)
     assert "moving" in moving_presets(options) and "aniclipart" in clipart_presets(options)
@@ -126,4 +142,48 @@ def test_a_form_for_what_is_solid_and_moves(options: Options) -> None:
         (MovingForm("a bear", "draft"), "no preset"),
     ):
         with pytest.raises(StudioError, match=says):
-            wrong.recipe(options)
+            wrong.recipe(options, films)
+
+
+def film(frames: int = 3) -> bytes:
+    """A GIF of a grey that becomes lighter."""
+    images = [Image.new("RGB", (16, 16), (60 * i,) * 3) for i in range(frames)]
+    file = io.BytesIO()
+    images[0].save(file, "GIF", save_all=True, append_images=images[1:], duration=100)
+    return file.getvalue()
+
+
+def test_a_video_is_followed_by_presets_that_do(
+    options: Options, drawings: Drawings, films: Uploads, tmp_path: Path
+) -> None:
+    follows = tmp_path / "follows.toml"
+    method = 'method = { kind = "pixels", target = { kind = "video", path = "a.mp4" } }'
+    follows.write_text(
+        f'base = "aniclipart"\nprior = {{ kind = "none" }}\n[[stages]]\n[[stages.guidance]]\n{method}\n'
+    )
+    offering, called = replace(options, presets=(*options.presets, str(follows))), films.keep(film(), "a.gif")
+    asked = form("crab", preset=str(follows), film=called, prompt="")
+    target = asked.recipe(offering, drawings, films).stages[0].guidance[0].method.target  # type: ignore[union-attr]
+    assert target.path == str(films.path(called))
+    for wrong, says in (
+        (replace(asked, film=""), "follows a video; choose one"),
+        (form("crab", film=called), "follows no video"),
+        (replace(asked, film="../../a"), "no video '../../a' here"),
+    ):
+        with pytest.raises(StudioError, match=says):
+            wrong.recipe(offering, drawings, films)
+
+
+def test_videos_that_come_are_looked_at(app: TestClient, films: Uploads) -> None:
+    called = app.post("/films?name=a.gif", content=film(), headers=ADA).text
+    assert app.get(f"/films/{called}/picture").headers["content-type"] == "image/png"
+    assert app.get("/films/..%2f..%2fa/picture").status_code == 404
+    too_large = app.post("/films?name=a.gif", content=b" " * (MOST_FILM_BYTES + 1), headers=ADA)
+    assert too_large.status_code == 413
+    for data, name, says in (
+        (film(1), "a.gif", "frame"),
+        (b"no", "a.mp4", "a.mp4|sent.mp4"),
+        (film(), "a.svg", "ends with '.svg'"),
+    ):
+        with pytest.raises(StudioError, match=says):
+            films.keep(data, name)

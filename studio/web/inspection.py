@@ -1,4 +1,4 @@
-"""Looks at a drawing in a process of its own, which a hostile file may cost its life."""
+"""Looks at a file that a browser sent, in a process of its own, which a hostile file may cost its life."""
 
 from __future__ import annotations
 
@@ -11,32 +11,48 @@ from studio.clipart.drawing import read_drawing
 from studio.clipart.sheet import sheet_of
 from studio.errors import StudioError
 from studio.export.files import replacing, write_bytes
+from studio.export.images import to_pixels
 from studio.recipes.project import Project, project_json
+from studio.video import read_footage
 
 PICTURE, PROJECT = "picture.png", "project.json"
-_SIZE = 512
+_DRAWING_PX, _FILM_PX = 512, 256
 
 
-def rig(drawing: Path, folder: Path) -> None:
+def inspect_drawing(drawing: Path, folder: Path) -> None:
     """Writes a picture of a drawing's canvas, and its keypoints and bones as a project.
 
     Raises:
         StudioError: as ``read_drawing`` and ``sheet_of``.
     """
-    drawn = read_drawing(drawing, _SIZE)
+    drawn = read_drawing(drawing, _DRAWING_PX)
     sheet = sheet_of(drawn)
     keypoints = tuple((round(x, 2), round(y, 2)) for x, y in sheet.vertices[sheet.keypoints].tolist())
     bones = tuple((first, second) for first, second in sheet.bones.tolist())
-    with replacing(folder / PICTURE) as temporary:
-        Image.fromarray(drawn.rgba.numpy()).save(temporary)
+    _write_picture(Image.fromarray(drawn.rgba.numpy()), folder)
     write_bytes(folder / PROJECT, project_json(Project(keypoints=keypoints, bones=bones)))
 
 
+def inspect_film(film: Path, folder: Path) -> None:
+    """Writes a picture of a video's first frame.
+
+    Raises:
+        StudioError: as ``read_footage``.
+    """
+    footage = read_footage(film, _FILM_PX)
+    _write_picture(Image.fromarray(to_pixels(footage.rgb[:1])[0]), folder)
+
+
+def _write_picture(picture: Image.Image, folder: Path) -> None:
+    with replacing(folder / PICTURE) as temporary:
+        picture.save(temporary)
+
+
 def main() -> int:
-    """The drawing, and the folder to write into."""
-    drawing, folder = map(Path, sys.argv[1:])
+    """``drawing`` or ``film``, the file, and the folder to write into."""
+    kind, file, folder = sys.argv[1:]
     try:
-        rig(drawing, folder)
+        (inspect_drawing if kind == "drawing" else inspect_film)(Path(file), Path(folder))
     except StudioError as error:
         print(error, file=sys.stderr)
         return 2

@@ -136,9 +136,8 @@ def smooth_normals(vertices: Float[Tensor, "v 3"], faces: Int[Tensor, "f 3"]) ->
 def unit(vectors: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
     """The vectors at length 1; +y for those without a direction."""
     lengths = vectors.norm(dim=-1, keepdim=True)
-    up = vectors.new_zeros(3)
-    up[1] = 1.0
-    return torch.where(lengths > 1e-12, vectors / lengths.clamp_min(1e-12), up)
+    up = torch.arange(3, device=vectors.device) == 1  # copied from the host, it would not go into a graph
+    return torch.where(lengths > 1e-12, vectors / lengths.clamp_min(1e-12), up.to(vectors))
 
 
 def vertex_normals(mesh: Mesh) -> Float[Tensor, "v 3"]:

@@ -115,7 +115,7 @@ def test_interpolation_is_perspective_correct(backend: Backend) -> None:
     colors = torch.cat([corners, torch.zeros(4, 1)], dim=-1)
     shape = replace(surface(vertices, [[0, 1, 2], [0, 2, 3]]), vertex_colors=colors)
     lens = pinhole(40.0, 32.0, 24.0)
-    images = rasterize(shape, EYE, lens, BLACK, 64, 48, backend=backend)
+    images = rasterize(shape, EYE.to(lens), lens, BLACK.to(lens), 64, 48, backend=backend)
 
     homography = lens[0] @ torch.stack([along_u, along_v, origin], dim=1)
     y, x = torch.meshgrid(torch.arange(48) + 0.5, torch.arange(64) + 0.5, indexing="ij")

@@ -39,7 +39,14 @@ from studio.priors.folders import (
     user_cache_folder,
 )
 from studio.priors.text import CachedTextEmbedder, ClipTextEmbedder, TextEmbedder, VideoTextEmbedder
-from studio.priors.video_codecs import ClipCodec, FrameCodec, VideoAutoencoder, in_clips, shown_order
+from studio.priors.video_codecs import (
+    ClipCodec,
+    FrameCodec,
+    VideoAutoencoder,
+    in_clips,
+    shown_order,
+    video_autoencoder,
+)
 from studio.priors.video_families import AnimateDiff, CogVideoX, Ltx, Unet3d, VideoFamily, Wan
 from studio.priors.weights import model_folder
 from studio.schedule import NoiseSchedule, Prediction
@@ -47,6 +54,8 @@ from studio.types import Condition, PromptEmbedding
 
 COGVIDEOX_TOKENS, WAN_TOKENS, LTX_TOKENS = 226, 512, 128
 """T5's length in each family, as diffusers' pipelines have it."""
+MODELSCOPE_CELLS = 32
+"""Width and height of ModelScope's latents, for U-Nets whose config does not say."""
 COGVIDEOX_SIZE, WAN_SIZE, LTX_SIZE = 480, 480, 512
 """Width and height in pixels at which these are shown clips unless told otherwise: about their own height."""
 
@@ -212,13 +221,13 @@ class _Loading:
             raise StudioError(
                 f"{source} has two denoisers, for high and for low noise, expected one; try Wan 2.1."
             )
-        self.denoiser: Any = load_network(path, self.dtype)
         if (self.kind == "UNet2DConditionModel") != (options.motion_adapter is not None):
             raise StudioError(
                 f"{source} is a {self.kind} and prior.motion_adapter is {options.motion_adapter!r}; expected "
                 "AnimateDiff's motion modules with a Stable Diffusion of pictures, such as "
                 "'guoyww/animatediff-motion-adapter-v1-5-2', and with nothing else."
             )
+        self.denoiser: Any = load_network(path, self.dtype)
         if options.motion_adapter is not None:
             self.denoiser = self._in_motion(options.motion_adapter)
         frozen(self.denoiser, device)
@@ -308,16 +317,18 @@ class _Loading:
 
     def _frame_codec(self) -> FrameCodec:
         config = self.denoiser.config
-        cells = cells_of(self.folder, int(config.sample_size), self.options.image_size)
+        own = int(config.sample_size or MODELSCOPE_CELLS)
+        cells = cells_of(self.folder, own, self.options.image_size)
         images = load_codec(self.folder, int(config.in_channels), cells, self.dtype, self.device)
         return FrameCodec(images, self.options.frames_at_once)
 
-    def _autoencoder(self, expected: str, size: int) -> VideoAutoencoder:
+    def _autoencoder(self, expected: str, own_size: int) -> VideoAutoencoder:
         """The autoencoder of clips, which must make what the denoiser takes.
 
         Args:
-            size: of the clips in pixels, unless the options say otherwise.
+            own_size: of the clips in pixels, unless the options say otherwise.
         """
+        size = self.options.image_size or own_size
         path = existing(self.folder, "vae")
         if (found := network_name(path)) != expected:
             raise StudioError(f"{path} holds a {found}, expected the {expected} that {self.kind} denoises.")
@@ -326,45 +337,22 @@ class _Loading:
                 f"The autoencoder of {self.source} sees clips as a whole; leave out prior.frames_at_once."
             )
         # Half precision breaks that of Wan.
-        dtype = self.dtype
-        if expected == "AutoencoderKLWan":
-            dtype = torch.promote_types(dtype, torch.float32)
-        vae: Any = load_network(path, dtype)
-        frozen(vae, self.device)
-        config, wanted = vae.config, int(self.denoiser.config.in_channels)
-        match expected:
-            case "AutoencoderKLCogVideoX":
-                channels = int(config.latent_channels)
-                mean, std = torch.zeros(channels), torch.full((channels,), 1 / float(config.scaling_factor))
-                cell_px = 2 ** (len(config.block_out_channels) - 1)
-                squeezed = int(config.temporal_compression_ratio)
-                step = 2 * squeezed  # of an even number of latents it makes other than the frames of before
-            case "AutoencoderKLWan":
-                mean, std = torch.tensor(config.latents_mean), torch.tensor(config.latents_std)
-                cell_px, squeezed = int(config.scale_factor_spatial), int(config.scale_factor_temporal)
-                step = squeezed
-            case _:
-                mean = vae.latents_mean.float().cpu()
-                std = vae.latents_std.float().cpu() / float(config.scaling_factor)
-                cell_px, squeezed = int(vae.spatial_compression_ratio), int(vae.temporal_compression_ratio)
-                step = squeezed
-        if len(mean) != wanted:
+        dtype = torch.promote_types(self.dtype, torch.float32) if self.kind.startswith("Wan") else self.dtype
+        autoencoder = video_autoencoder(frozen(load_network(path, dtype), self.device), size)
+        made, wanted = len(autoencoder.mean), int(self.denoiser.config.in_channels)
+        if made != wanted:
             raise StudioError(
-                f"The denoiser of {self.source} takes {wanted} channels, expected the {len(mean)} that its "
+                f"The denoiser of {self.source} takes {wanted} channels, expected the {made} that its "
                 "autoencoder makes; models that begin with a picture cannot be used, try text to video."
             )
-        size, patch_px = self.options.image_size or size, cell_px * self._patch()
+        patch = self.denoiser.config.patch_size  # along time, height and width, or along the last two
+        patch_px = autoencoder.cell_px * int(patch if isinstance(patch, int) else patch[-1])
         if size % patch_px:
             raise StudioError(
                 f"prior.image_size is {size}, expected a multiple of {patch_px}; try "
                 f"{patch_px * max(1, round(size / patch_px))}."
             )
-        return VideoAutoencoder(vae, size, cell_px, mean, std, squeezed, step)
-
-    def _patch(self) -> int:
-        """Cells along a side of what the transformer sees as one."""
-        patch = self.denoiser.config.patch_size
-        return int(patch if isinstance(patch, int) else patch[-1])
+        return autoencoder
 
 
 def latent_frames(order: Sequence[int], codec: ClipCodec) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Protocol, cast, runtime_checkable
+from typing import Any, ClassVar, Protocol, cast, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -117,6 +117,28 @@ class VideoAutoencoder:
     @staticmethod
     def _each(values: Float[Tensor, "c"], like: Tensor) -> Float[Tensor, "c 1 1"]:
         return values.to(like)[:, None, None]
+
+
+def video_autoencoder(vae: Any, image_size: int) -> VideoAutoencoder:
+    """A frozen autoencoder of CogVideoX, Wan or LTX with the numbers that its config has of it."""
+    config = vae.config
+    match type(vae).__name__:
+        case "AutoencoderKLCogVideoX":
+            cell_px, squeezed = (
+                2 ** (len(config.block_out_channels) - 1),
+                int(config.temporal_compression_ratio),
+            )
+            mean = torch.zeros(config.latent_channels)
+            std = torch.full_like(mean, 1 / float(config.scaling_factor))
+            # Of an even number of latent frames it makes more frames than they were made of.
+            return VideoAutoencoder(vae, image_size, cell_px, mean, std, squeezed, step=2 * squeezed)
+        case "AutoencoderKLWan":
+            cell_px, squeezed = int(config.scale_factor_spatial), int(config.scale_factor_temporal)
+            mean, std = torch.tensor(config.latents_mean), torch.tensor(config.latents_std)
+        case _:
+            cell_px, squeezed = int(vae.spatial_compression_ratio), int(vae.temporal_compression_ratio)
+            mean, std = vae.latents_mean.float().cpu(), vae.latents_std.float().cpu() / config.scaling_factor
+    return VideoAutoencoder(vae, image_size, cell_px, mean, std, squeezed, step=squeezed)
 
 
 def in_clips(rows: Float[Tensor, "r ..."], frames: int) -> Float[Tensor, "n f ..."]:

@@ -232,3 +232,38 @@ def test_latents_move_to_the_goal_without_turning_back() -> None:
         assert bool((now <= before + 1e-4).all())  # every element, at every level
         before = now
     assert float(before.max()) < 1e-3 * first
+
+
+@dataclass(frozen=True)
+class Correlated(Pulling):
+    """The exact prior of clips whose frames are Gaussian around ``goal``, tied to one another by
+    ``covariance`` K along time: ``noise = sigma (alpha² K + sigma²)^-1 (x_t - alpha goal)``.
+    """
+
+    covariance: Tensor = torch.eye(4)  # noqa: RUF009
+
+    def predict_noise(self, x_t: Tensor, timesteps: Tensor, condition: Condition) -> Tensor:
+        alpha, sigma = (level.flatten()[0] for level in self.schedule.alpha_sigma(timesteps, x_t.dtype))
+        spread = alpha**2 * self.covariance + sigma**2 * torch.eye(len(self.covariance))
+        away = (x_t - alpha * self.goal).flatten(1)
+        return sigma * torch.linalg.solve(spread, away).view_as(x_t)
+
+
+def test_each_way_to_move_is_pulled_by_its_own_variance() -> None:
+    """In the covariance's eigenvectors over time, with variance v, a step is
+    ``w ((sigma alpha d + sigma² n) / (alpha² v + sigma²) - n)`` of the distance d and the noise n there.
+    """
+    times = torch.arange(4.0)
+    covariance = torch.exp(-(times[:, None] - times).abs() / 2)  # neighbours are alike
+    goal, z = (torch.randn(4, 3, 5, 5, generator=torch.Generator().manual_seed(seed)) for seed in (2, 1))
+    noise = drawn_noise(z.shape, 5)
+    prior = Correlated(goal, noise, covariance=covariance)
+    output = build_guidance(known(1.0), prior)(z, told(prior), 0.5, torch.Generator().manual_seed(5))
+    alpha, sigma = (level.flatten()[0] for level in prior.schedule.alpha_sigma(output.timesteps[:1]))
+    variances, ways = torch.linalg.eigh(covariance)
+    distance, drawn = (ways.T @ part.flatten(1) for part in (z - goal, noise))
+    pulled = sigma * (alpha * distance + sigma * drawn) / (alpha**2 * variances + sigma**2)[:, None]
+    torch.testing.assert_close(
+        ways.T @ output.gradient.flatten(1), sigma**2 * (pulled - drawn), atol=1e-4, rtol=1e-3
+    )
+    assert float(variances[-1] / variances[0]) > 5

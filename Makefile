@@ -12,7 +12,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 # Where npm puts what reads our .glb files and is not ours.
 NODE := build/node
 
-.PHONY: demo app test test-web test-cuda lint kernels sanitize bench validate-glb browse-glb browse-clips clean
+.PHONY: demo app test test-web screenshots test-cuda lint kernels sanitize bench validate-glb browse-glb browse-clips clean
 
 demo: $(VENV)/installed
 	$(BIN)/studio generate "$(PROMPT)"
@@ -25,6 +25,9 @@ test: $(VENV)/installed-dev
 
 test-web: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -m browser tests/web
+
+screenshots: $(VENV)/installed-dev
+	$(BIN)/python -m tests.web.screenshots docs/images
 
 test-cuda: $(VENV)/installed-dev
 	$(BIN)/python -m pytest tests/cuda

@@ -18,6 +18,7 @@ from studio.jobs import worker
 from studio.jobs.queue import Queue, State, Wish
 from studio.jobs.worker import Worker
 from studio.run import checkpoint
+from studio.run.events import EventLog
 from studio.run.session import Run
 from tests.run.tiny import equal, tiny_recipe
 
@@ -193,4 +194,59 @@ def test_after_a_kill_the_next_worker_goes_on_bit_for_bit(queue: Queue, hand: Wo
     assert queue.job(1).state is State.RUNNING
     hand.work(never, until_empty=True)
     assert (queue.job(1).state, queue.job(1).attempts) == (State.FINISHED, 2)
+    assert equal(Run.open(job.folder).scene().state(), whole.scene().state())
+
+
+_KILLED = """
+import os, signal, sys
+from pathlib import Path
+from studio.jobs import queue
+from studio.jobs.worker import Worker
+
+queue.REPORT_EVERY_S = 0.0
+replace, heard = Path.replace, queue.Queue.heard
+
+def die(*_):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def in_the_start():
+    # The run's folder is whole, and has not taken its place.
+    Path.rename = die
+
+def in_a_file(ending):
+    Path.replace = lambda self, target: die() if target.name.endswith(ending) else replace(self, target)
+
+def at_a_step(step):
+    queue.Queue.heard = lambda self, number, now: die() if now == step else heard(self, number, now)
+
+def work():
+    Worker(queue.Queue(Path(sys.argv[1])), "killed", least_free_bytes=0).work(lambda: False, until_empty=True)
+
+for phase, words in (
+    (in_the_start, ()), (in_a_file, (".safetensors",)), (at_a_step, (17,)), (in_a_file, (".ply",))
+):
+    if os.fork() == 0:
+        phase(*words)
+        work()
+        os._exit(0)
+    assert os.wait()[1] == signal.SIGKILL
+"""
+
+
+def test_a_kill_in_any_phase_loses_nothing(queue: Queue, hand: Worker, models: Path) -> None:
+    """At the start, in the first checkpoint, at a step and in an export: one job, killed four times."""
+    recipe = tiny_recipe(models, *small(models))
+    whole = Run.create(recipe, queue.workspace / "whole")
+    list(whole)
+    (job,) = queue.submit([recipe])
+    subprocess.run([sys.executable, "-c", _KILLED, str(queue.workspace)], check=True)
+    assert (queue.job(1).state, queue.job(1).attempts) == (State.RUNNING, 4)
+    assert hand.work(never, until_empty=True) == 1
+    done = queue.job(1)
+    assert (done.state, done.reason, done.attempts) == (State.FINISHED, "", 5)
+    assert [path.name for path in (job.folder / "assets").glob("asset*")] == ["asset.ply"]
+    steps = [
+        event["step"] for event in EventLog(job.folder / "events.jsonl").read() if event["event"] == "step"
+    ]
+    assert steps == [1, 5, 10, 15, 20, 25, 30]
     assert equal(Run.open(job.folder).scene().state(), whole.scene().state())

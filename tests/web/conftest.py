@@ -31,6 +31,18 @@ class Server:
     words: list[str]
     process: subprocess.Popen[bytes]
 
+    @classmethod
+    def started(cls, workspace: Path, *options: str | Path) -> Server:
+        """One on a port of its own; it answers on return."""
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        words = [sys.executable, "-m", "studio.cli", "app", "--workspace", str(workspace)]
+        words += ["--port", str(port), *map(str, options)]
+        server = cls(workspace, f"http://127.0.0.1:{port}/", words, subprocess.Popen(words))
+        server.wait()
+        return server
+
     def kill(self) -> None:
         """As a power cut would: the server, and with it whoever listened."""
         self.process.send_signal(signal.SIGKILL)
@@ -56,8 +68,8 @@ Start = Callable[..., Server]
 
 
 @pytest.fixture(scope="module")
-def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
-    """Starts servers that offer a quick recipe and a prior of two cubes, and stops them in the end."""
+def offered(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A quick recipe with a prior of two cubes, as a preset of whoever starts the app."""
     folder = tmp_path_factory.mktemp("offered")
     models = folder / "models"
     models.mkdir()
@@ -70,19 +82,17 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
     text += "mesh_faces = 300\ntexture_size = 64\n"
     lines = f"prior = {{ kind = 'library', folder = '{models}' }}\n{text.partition(chr(10))[2]}"
     recipe.write_text(f'base = "default"\n{lines}')
+    return recipe
+
+
+@pytest.fixture(scope="module")
+def start(offered: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
+    """Starts servers that offer the quick recipe, and stops them in the end."""
     servers = []
 
     def start(*options: str | Path) -> Server:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        workspace = tmp_path_factory.mktemp("workspace")
-        words = [sys.executable, "-m", "studio.cli", "app", "--workspace", str(workspace)]
-        words += ["--port", str(port), "--preset", str(recipe), *map(str, options)]
-        server = Server(workspace, f"http://127.0.0.1:{port}/", words, subprocess.Popen(words))
-        servers.append(server)
-        server.wait()
-        return server
+        servers.append(Server.started(tmp_path_factory.mktemp("workspace"), "--preset", offered, *options))
+        return servers[-1]
 
     yield start
     for server in servers:

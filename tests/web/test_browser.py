@@ -1,8 +1,9 @@
-"""The app as a person uses it: from a prompt to a download, with a server that is killed on the way."""
+"""The app as a person uses it: from prompts to downloads, with a server that is killed on the way."""
 
 from __future__ import annotations
 
 import re
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -140,3 +141,123 @@ def test_from_a_drawing_to_a_clip(start: Start, person: BrowserContext, tmp_path
     expect(page.locator("#downloads a")).to_have_text(
         ["mp4", "gif", "webp", "svg", "json", "clipart.json", "png", "recipe.toml"]
     )
+
+
+def test_a_table_is_watched_and_downloaded(
+    server: Server, offered: Path, person: BrowserContext, tmp_path: Path
+) -> None:
+    page = person.new_page()
+    page.goto(f"{server.url}batch")
+    table = page.locator("#table input[type=file]")
+    rows = f"a red cube,{server.recipe},10\n"
+    table.set_input_files(
+        {"name": "wrong.csv", "mimeType": "text/csv", "buffer": b"prompt,preset\na,nothing\n"}
+    )
+    expect(page.locator("#table [role=alert]")).to_contain_text("Row 1: There is no preset")
+    buffer = f"prompt,preset,steps\n{rows}{rows}".encode()
+    table.set_input_files({"name": "My cubes.csv", "mimeType": "text/csv", "buffer": buffer})
+    page.wait_for_url("**/batch?tag=batch-my-cubes-*")
+    expect(page.locator("#rows")).to_contain_text("2 finished", timeout=SOON_MS)
+    assert page.locator("#rows .studio-card img").count() == 2
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Download all").click()
+    path = tmp_path / "cubes.zip"
+    download.value.save_as(path)
+    with zipfile.ZipFile(path) as archive:
+        assert sum(name.endswith(".ply") for name in archive.namelist()) == 2
+        assert len(archive.read("manifest.jsonl").splitlines()) == 2
+
+
+def test_methods_are_compared(server: Server, person: BrowserContext) -> None:
+    page = person.new_page()
+    page.goto(f"{server.url}compare")
+    page.locator("#prompt textarea").fill("a red cube")
+    page.get_by_label("Preset").click()
+    page.get_by_role("option", name="quick.toml").click()
+    page.get_by_label("Steps").fill("10")
+    page.get_by_label("ism", exact=True).uncheck()
+    page.locator("#compare").click()
+    page.wait_for_url("**/compare?tag=compare-a-red-cube-*")
+    expect(page.locator("#rows")).to_contain_text("2 finished", timeout=SOON_MS)
+    page.locator("#side-by-side").click()
+    report = page.frame_locator("iframe[title='Methods side by side']")
+    expect(report.locator("body")).to_contain_text("2 methods side by side", timeout=SOON_MS)
+
+
+def tabbed_to(page: Page, selector: str) -> None:
+    """Presses Tab until an element has the focus."""
+    for _ in range(60):
+        if page.evaluate("selector => document.activeElement.matches(selector)", selector):
+            return
+        page.keyboard.press("Tab")
+    raise AssertionError(f"no number of tabs leads to {selector}")
+
+
+def test_by_keyboard_alone(server: Server, person: BrowserContext) -> None:
+    page = person.new_page()
+    page.goto(server.url)
+    page.locator("#create").wait_for()
+    page.locator("body").evaluate("() => document.activeElement.blur()")
+    tabbed_to(page, "#prompt textarea")
+    page.keyboard.type("a red cube")
+    tabbed_to(page, "#preset input")
+    page.locator("#preset input").last.evaluate("last => { window.last = last; }")
+    page.keyboard.press("ArrowUp")
+    while not page.evaluate("() => document.activeElement === window.last"):
+        page.keyboard.press("ArrowUp")
+    tabbed_to(page, "#create")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/watch?job=*")
+    wait_for_state(page, "running|queued")
+    tabbed_to(page, "#cancel")
+    page.keyboard.press("Space")
+    wait_for_state(page, "cancelled")
+
+
+_CONTRAST = """
+() => {
+  const numbers = color => color.match(/[\\d.]+/g).map(Number);
+  const light = ([r, g, b]) => [r, g, b].map(c => c / 255)
+    .map(c => c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, c, i) => sum + c * [0.2126, 0.7152, 0.0722][i], 0);
+  const behind = element => {
+    for (; element; element = element.parentElement) {
+      const color = numbers(getComputedStyle(element).backgroundColor);
+      if (color.length < 4 || color[3] > 0.99) return color;
+    }
+    return [255, 255, 255];
+  };
+  const found = {};
+  for (const element of document.querySelectorAll('main *, .gradio-container *')) {
+    const words = [...element.childNodes].some(node => node.nodeType === 3 && node.textContent.trim());
+    if (!words || !element.checkVisibility() || element.disabled) continue;
+    const style = getComputedStyle(element), back = behind(element);
+    const opaque = numbers(style.color)[3] ?? 1, seen = opaque * Number(style.opacity);
+    const front = numbers(style.color).slice(0, 3).map((c, i) => c * seen + back[i] * (1 - seen));
+    const [high, low] = [light(front), light(back)].sort((a, b) => b - a);
+    found[element.textContent.trim().slice(0, 40)] = (high + 0.05) / (low + 0.05);
+  }
+  return [found, light(behind(document.body))];
+}
+"""
+
+
+@pytest.mark.parametrize("scheme", ["dark", "light"])
+def test_words_are_read_in_the_dark_and_in_the_light(server: Server, browser: Browser, scheme: str) -> None:
+    with browser.new_context(color_scheme=scheme) as person:  # type: ignore[arg-type]  (a literal of theirs)
+        page = person.new_page()
+        for name, landmark in {
+            "": "#create",
+            "gallery": "#search",
+            "batch": "#table",
+            "watch": "#cancel",
+        }.items():
+            page.goto(server.url + name)
+            page.locator(landmark).wait_for()
+            page.wait_for_function(
+                f"document.body.classList.contains('dark') === {str(scheme == 'dark').lower()}"
+            )
+            contrasts, ground = page.evaluate(_CONTRAST)
+            assert (ground < 0.1) == (scheme == "dark")
+            # The Web Content Accessibility Guidelines 2.2, success criterion 1.4.3 (AA).
+            assert {words: found for words, found in contrasts.items() if found < 4.5} == {}

@@ -11,6 +11,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
@@ -28,20 +29,32 @@ HEIGHTS_PX = (812, 1024, 900)
 SHEET_PX = 1600
 WHO = {"x-studio-client": "somebody-who-takes-pictures"}
 _GAP_PX = 16
+_SMALL_MESH = ("export.mesh_faces=2000", "export.texture_size=128")
 
 
-def filled(workspace: Path) -> tuple[Job, str, str]:
-    """A workspace with a finished job, a table and a comparison: the job and the two tags."""
+class Shown(NamedTuple):
+    """What a workspace has to show: a job that is finished, and the tags of a table and of a comparison."""
+
+    job: int
+    table: str
+    comparison: str
+
+
+def filled(workspace: Path) -> Shown:
+    """Makes all that is to be shown."""
     service = Service(Options(workspace))
     client = hashlib.sha256(WHO["x-studio-client"].encode()).hexdigest()[:16]
-    small = ["stages.0.steps=60", "export.formats=['glb', 'ply', 'mp4', 'png']", "export.turntable_frames=12"]
-    (job,) = service.submit_all([load("draft", "a teddy bear", small)], client, ["for-the-game"])
-    few = "prompt,preset,steps\na chair,draft,10\na mug,draft,10\na lamp,draft,10\n"
-    table = service.submit_table(few.encode(), "furniture.csv", client)
-    recipes = [load("draft", "a teddy bear", ["stages.0.steps=10"]) for _ in range(2)]
-    service.submit_all(recipes, client, [comparison := "compare-a-teddy-bear"])
+
+    def submitted(prompts: Sequence[str], tag: str, *overrides: str) -> Job:
+        return service.submit_all([load("draft", prompt, overrides) for prompt in prompts], client, [tag])[0]
+
+    files = ["export.formats=['glb', 'ply', 'mp4', 'png']", "export.turntable_frames=12"]
+    job = submitted(["a teddy bear"], "for-the-game", "stages.0.steps=80", *files, *_SMALL_MESH)
+    few = ["stages.0.steps=10", "stages.0.resolution=32", "export.formats=['ply']"]
+    submitted(["a chair", "a mug", "a lamp"], table := "batch-furniture", *few)
+    submitted(["a teddy bear", "a teddy bear"], comparison := "compare-a-teddy-bear", *few)
     Worker(Queue(workspace), "pictures", least_free_bytes=0).work(lambda: False, until_empty=True)
-    return service.job(job.id, client), table, comparison
+    return Shown(job.id, table, comparison)
 
 
 def shots(browser: Browser, url: str, scheme: str) -> list[Image.Image]:
@@ -55,8 +68,9 @@ def shots(browser: Browser, url: str, scheme: str) -> list[Image.Image]:
         ) as person:
             page = person.new_page()
             page.goto(url)
-            page.wait_for_load_state("networkidle")
-            page.wait_for_timeout(2500)
+            page.locator("footer").wait_for()
+            # Models and pictures come after the page, and it never stops asking.
+            page.wait_for_timeout(4000)
             for told in _too_wide(page):
                 print(f"{url} at {width} px: {told}", flush=True)
             taken.append(Image.open(io.BytesIO(page.screenshot())))
@@ -92,32 +106,35 @@ def sheet(pictures: Sequence[Image.Image]) -> Image.Image:
 
 def main(folder: Path) -> None:
     """Writes the sheets to a folder."""
+    with tempfile.TemporaryDirectory() as name:
+        take(folder, Path(name), filled(Path(name)))
+
+
+def take(folder: Path, workspace: Path, shown: Shown) -> None:
+    """Writes the sheets of a workspace's pages to a folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as name, sync_playwright() as playwright:
-        workspace = Path(name)
-        job, table, comparison = filled(workspace)
-        server = Server.started(workspace, "--no-workers")
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        pages = {
-            "create": "",
-            "animate": "animate",
-            "4d": "4d",
-            "watch": f"watch?job={job.id}",
-            "asset": f"asset?job={job.id}",
-            "gallery": "gallery",
-            "batch": f"batch?tag={table}",
-            "compare": f"compare?tag={comparison}",
-        }
-        try:
+    pages = {
+        "create": "",
+        "animate": "animate",
+        "4d": "4d",
+        "watch": f"watch?job={shown.job}",
+        "asset": f"asset?job={shown.job}",
+        "gallery": "gallery",
+        "batch": f"batch?tag={shown.table}",
+        "compare": f"compare?tag={shown.comparison}",
+    }
+    server = Server.started(workspace, "--no-workers")
+    try:
+        with sync_playwright() as playwright:
+            browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
             for index, (page, address) in enumerate(pages.items()):
                 scheme = ("light", "dark")[index % 2]
-                sheet(shots(browser, server.url + address, scheme)).save(
-                    folder / f"app-{page}.webp", quality=80, method=6
-                )
-        finally:
+                taken = shots(browser, server.url + address, scheme)
+                sheet(taken).save(folder / f"pages-{page}.webp", quality=80, method=6)
             browser.close()
-            server.process.terminate()
-            server.process.wait()
+    finally:
+        server.process.terminate()
+        server.process.wait()
 
 
 if __name__ == "__main__":

@@ -172,7 +172,7 @@ def test_methods_are_compared(server: Server, person: BrowserContext) -> None:
     page = person.new_page()
     page.goto(f"{server.url}compare")
     page.locator("#prompt textarea").fill("a red cube")
-    page.get_by_label("Preset").click()
+    page.get_by_role("combobox", name="Preset").click()
     page.get_by_role("option", name="quick.toml").click()
     page.get_by_label("Steps").fill("10")
     page.get_by_label("ism", exact=True).uncheck()

@@ -145,7 +145,9 @@ REGISTRY = (
     ),
     Weights(
         "cerspense/zeroscope_v2_576w", "ZeroScope v2, clips", "CC-BY-NC-4.0: no commercial use",
-        download_gib=6.8, memory_gib=2.8, of_clips=True,
+        download_gib=3.4, memory_gib=2.8, of_clips=True,
+        # Of a pull request: the main branch has pickled weights only.
+        revision="1f35e3dc3350d649f342bb7618fe34ac8fae5c9e",
     ),
     Weights(
         "guoyww/animatediff-motion-adapter-v1-5-2", "AnimateDiff's motion for Stable Diffusion 1.5",

@@ -61,6 +61,13 @@ def test_a_drawing_is_animated_by_each_family(
     assert json.loads((run / "assets" / "animation.json").read_text())["op"] == 8
 
 
+def test_what_a_video_model_is(studio_command: Callable[..., Said], tmp_path: Path) -> None:
+    said = studio_command("prior", "info", str(VIDEO_FAMILIES["wan"](tmp_path / "wan")))
+    assert said.code == 0, said.err
+    assert "WanTransformer3DModel" in said.out and "predicts flow_prediction at 1000" in said.out
+    assert "of 16 frames it denoises 5" in said.out  # held until there are 17
+
+
 def vsds(folder: Path, *overrides: str) -> Recipe:
     prior = ("prior.kind=video", f"prior.source='{folder}'")
     return load("vsds", "a red horse", [*VSDS, *prior, *overrides])

@@ -12,7 +12,7 @@ from studio.prompts import MAX_CHARACTERS
 from studio.web import markup
 from studio.web.drawings import shipped
 from studio.web.film_field import film_field
-from studio.web.motion_forms import LOOPS, ClipForm, clipart_presets, follow_a_video
+from studio.web.motion_forms import LOOPS, ClipForm, clipart_presets, followers
 from studio.web.request import GO_AND_WATCH, client_of, told
 from studio.web.service import Service
 
@@ -32,7 +32,7 @@ _RIG = """
 <label class="studio-bones">Bones <input data-rig="bones" autocomplete="off" spellcheck="false"></label></div>
 </div>
 """
-_FIRST = "crab"
+_FIRST, _PRESET = "crab", "aniclipart"
 
 
 def page(service: Service, blocks: gr.Blocks) -> None:
@@ -59,9 +59,11 @@ def page(service: Service, blocks: gr.Blocks) -> None:
             elem_id="gesture",
         )
     with gr.Row():
-        preset = gr.Dropdown(list(offered), value=offered[0], label="Preset")
+        preset = gr.Dropdown(
+            list(offered), value=_PRESET if _PRESET in offered else offered[0], label="Preset"
+        )
         loop = gr.Radio([(name.replace("_", " "), name) for name in LOOPS], value=LOOPS[0], label="Loop")
-        reach = gr.Slider(0.25, 2.0, 1.0, step=0.05, label="How far it goes")
+        strength = gr.Slider(0.25, 2.0, 1.0, step=0.05, label="How far it goes")
     with gr.Row():
         frames = gr.Number(24, label="Frames", precision=0, minimum=2, maximum=240)
         seconds = gr.Number(2.0, label="Seconds", minimum=0.1, maximum=60)
@@ -69,7 +71,7 @@ def page(service: Service, blocks: gr.Blocks) -> None:
             0, label="Steps (0: the preset's own)", precision=0, minimum=0, elem_id="clip-steps"
         )
         seed = gr.Number(0, label="Seed", precision=0, minimum=0)
-    film = film_field("clip-film", follow_a_video(offered))
+    film = film_field("clip-film", preset, followers(offered))
     number = gr.Number(visible=False)
     animate = gr.Button("Animate", variant="primary", elem_id="animate")
     suggestion.change(
@@ -85,7 +87,7 @@ def page(service: Service, blocks: gr.Blocks) -> None:
             recipe = ClipForm(*values).recipe(service.options, service.drawings, service.films)
             return service.submit_all([recipe], client_of(request))[0].id
 
-    fields = [drawing, prompt, preset, loop, reach, frames, seconds, steps, seed, film]
+    fields = [drawing, prompt, preset, loop, strength, frames, seconds, steps, seed, film]
     animate.click(submitted, fields, number, api_visibility="private").success(
         None, number, None, js=GO_AND_WATCH
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import gradio as gr
 
 from studio.video import SUFFIXES
@@ -18,6 +20,7 @@ const said = element.querySelector('.studio-refusal'), picture = element.querySe
 const buttons = element.querySelector('.studio-buttons'), field = element.querySelector('input');
 const show = called => {
   props.value = called;
+  trigger('change');
   picture.hidden = buttons.hidden = !called;
   if (called) picture.src = `films/${called}/picture`;
 };
@@ -37,11 +40,18 @@ element.addEventListener('drop', event => { event.preventDefault(); send(event.d
 """
 
 
-def film_field(name: str, visible: bool) -> gr.HTML:
+def film_field(name: str, preset: gr.Dropdown, followers: Sequence[str]) -> gr.HTML:
     """The field; its value is what the service calls the video, or empty.
 
     Args:
         name: of its element.
-        visible: whether any preset on offer follows a video.
+        preset: is set to a follower where it is none when a video comes.
+        followers: the presets on offer that follow a video; without any the field is hidden.
     """
-    return gr.HTML("", html_template=_FIELD, js_on_load=_SEND, elem_id=name, visible=visible)
+    field = gr.HTML("", html_template=_FIELD, js_on_load=_SEND, elem_id=name, visible=bool(followers))
+
+    def followed(film: str, chosen: str) -> str:
+        return followers[0] if film and chosen not in followers else chosen
+
+    field.change(followed, [field, preset], preset, api_visibility="private", show_progress="hidden")
+    return field

@@ -10,7 +10,6 @@ from studio.errors import StudioError
 from studio.prompts import clean_prompt
 from studio.recipes.config import (
     ClipartConfig,
-    ClipPriorConfig,
     DeformableConfig,
     LibraryPriorConfig,
     Loop,
@@ -53,7 +52,7 @@ class ClipForm:
         drawing: a project as JSON, whose ``drawing`` is what ``Drawings`` calls it.
         prompt: the motion.
         preset, loop: choices.
-        reach: how far gestures go; 1 as far as usual.
+        strength: how far it moves; 1 as far as usual.
         frames: of the clip.
         seconds: that it takes.
         steps, seed: as ``Form`` has them.
@@ -64,7 +63,7 @@ class ClipForm:
     prompt: str
     preset: str = "aniclipart"
     loop: str = "there_and_back"
-    reach: float = 1.0
+    strength: float = 1.0
     frames: int = 24
     seconds: float = 2.0
     steps: int | None = None
@@ -94,10 +93,10 @@ class ClipForm:
             *_timing(self.frames, self.seconds),
             *_film_lines(self.preset, self.film, films),
         ]
-        if isinstance(load(self.preset).prior, ClipPriorConfig):
-            lines.append(f"prior.reach={float(self.reach)}")
         prompt = self.prompt if self.prompt.strip() or not self.film else "as in the video"
-        return _asked(prompt, self.preset, self.steps, self.seed, lines)
+        # 1 is as far as the preset goes; what follows a video goes as far as that.
+        strength = None if self.strength == 1 else float(self.strength)
+        return _asked(prompt, self.preset, self.steps, self.seed, lines, strength)
 
 
 @dataclass(frozen=True)
@@ -143,9 +142,9 @@ class MovingForm:
         return _asked(self.prompt, self.preset, self.steps, self.seed, lines)
 
 
-def follow_a_video(presets: tuple[str, ...]) -> bool:
-    """Whether any of these presets does."""
-    return any(_followed(preset) for preset in presets)
+def followers(presets: tuple[str, ...]) -> tuple[str, ...]:
+    """Those of the presets that follow a video."""
+    return tuple(preset for preset in presets if _followed(preset))
 
 
 def _followed(preset: str) -> list[str]:
@@ -172,9 +171,21 @@ def _timing(frames: int, seconds: float) -> tuple[str, str]:
     return f"export.motion_frames={frames}", f"export.motion_seconds={float(seconds)}"
 
 
-def _asked(prompt: str, preset: str, steps: int | None, seed: int | None, lines: list[str]) -> Recipe:
+def _asked(
+    prompt: str,
+    preset: str,
+    steps: int | None,
+    seed: int | None,
+    lines: list[str],
+    strength: float | None = None,
+) -> Recipe:
     if not 0 <= (steps or 0) <= MOST_STEPS:
         raise StudioError(f"steps is {steps}; expected 0 (the preset's own) to {MOST_STEPS}.")
     return Asked(
-        clean_prompt(prompt), preset, steps=steps or None, seed=seed, overrides=tuple(lines)
+        clean_prompt(prompt),
+        preset,
+        steps=steps or None,
+        seed=seed,
+        motion_strength=strength,
+        overrides=tuple(lines),
     ).recipe()

@@ -11,7 +11,7 @@ from studio.recipes.load import load
 from studio.web import markup
 from studio.web.film_field import film_field
 from studio.web.forms import OWN
-from studio.web.motion_forms import MOTIONS, MovingForm, follow_a_video, moving_presets
+from studio.web.motion_forms import MOTIONS, MovingForm, followers, moving_presets
 from studio.web.request import GO_AND_WATCH, client_of, told
 from studio.web.service import Service
 
@@ -40,7 +40,7 @@ def page(service: Service, blocks: gr.Blocks) -> None:
             0, label="Steps (0: the preset's own)", precision=0, minimum=0, elem_id="moving-steps"
         )
         seed = gr.Number(0, label="Seed", precision=0, minimum=0)
-    film = film_field("moving-film", follow_a_video(offered))
+    film = film_field("moving-film", preset, followers(offered))
     number = gr.Number(visible=False)
     create = gr.Button("Create", variant="primary", elem_id="moving-create")
     preset.change(_about, preset, about, api_visibility="private", show_progress="hidden")

@@ -19,7 +19,7 @@ from studio.web.app import build
 from studio.web.clients import MOST_BODY_BYTES, MOST_FILM_BYTES
 from studio.web.drawings import Drawings, shipped
 from studio.web.inspection import inspect_drawing, inspect_film
-from studio.web.motion_forms import ClipForm, MovingForm, clipart_presets, moving_presets
+from studio.web.motion_forms import ClipForm, MovingForm, clipart_presets, followers, moving_presets
 from studio.web.options import Options
 from studio.web.uploads import Uploads
 
@@ -95,7 +95,7 @@ def test_drawings_are_asked_for_by_name(app: TestClient, path: str) -> None:
 
 def test_a_form_becomes_a_recipe(options: Options, drawings: Drawings, films: Uploads) -> None:
     called = drawings.keep(SQUARE, "square.svg")
-    recipe = form(called, loop="cyclic", reach=0.5, frames=12, seconds=1.5, seed=3).recipe(
+    recipe = form(called, loop="cyclic", strength=0.5, frames=12, seconds=1.5, seed=3).recipe(
         options, drawings, films
     )
     scene = recipe.stages[0].scene
@@ -117,7 +117,7 @@ def test_a_form_becomes_a_recipe(options: Options, drawings: Drawings, films: Up
         (form("crab", [[1, float("nan")]]), "not a number|finite number"),
         (form("crab", loop="twice"), "no loop 'twice'"),
         (form("crab", preset="draft"), "no preset 'draft'"),
-        (form("crab", reach=9.0), "prior.reach is 9.0"),
+        (form("crab", strength=9.0), "prior.reach is 9.0"),
         (form("crab", frames=9999), "motion_frames is 9999"),
         (replace(form("crab"), drawing="{"), "no project of clipart"),
         (replace(form("crab"), prompt=" "), "prompt"),
@@ -153,25 +153,21 @@ def film(frames: int = 3) -> bytes:
     return file.getvalue()
 
 
-def test_a_video_is_followed_by_presets_that_do(
-    options: Options, drawings: Drawings, films: Uploads, tmp_path: Path
-) -> None:
-    follows = tmp_path / "follows.toml"
-    method = 'method = { kind = "pixels", target = { kind = "video", path = "a.mp4" } }'
-    follows.write_text(
-        f'base = "aniclipart"\nprior = {{ kind = "none" }}\n[[stages]]\n[[stages.guidance]]\n{method}\n'
+def test_a_video_is_followed_by_presets_that_do(options: Options, drawings: Drawings, films: Uploads) -> None:
+    called = films.keep(film(), "a.gif")
+    asked = form("crab", preset="reference", film=called, prompt="")
+    (term,) = asked.recipe(options, drawings, films).stages[0].guidance
+    assert term.method.target.path == str(films.path(called))  # type: ignore[union-attr]
+    assert "reference" in followers(clipart_presets(options)) and "aniclipart" not in followers(
+        options.presets
     )
-    offering, called = replace(options, presets=(*options.presets, str(follows))), films.keep(film(), "a.gif")
-    asked = form("crab", preset=str(follows), film=called, prompt="")
-    target = asked.recipe(offering, drawings, films).stages[0].guidance[0].method.target  # type: ignore[union-attr]
-    assert target.path == str(films.path(called))
     for wrong, says in (
         (replace(asked, film=""), "follows a video; choose one"),
         (form("crab", film=called), "follows no video"),
         (replace(asked, film="../../a"), "no video '../../a' here"),
     ):
         with pytest.raises(StudioError, match=says):
-            wrong.recipe(offering, drawings, films)
+            wrong.recipe(options, drawings, films)
 
 
 def test_videos_that_come_are_looked_at(app: TestClient, films: Uploads) -> None:

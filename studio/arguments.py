@@ -51,8 +51,8 @@ class OnePrompt:
 
 
 @dataclass(frozen=True)
-class Generate(OnePrompt):
-    """Turn a prompt into an asset."""
+class OneRun(OnePrompt):
+    """What every command that takes one run from its beginning is told."""
 
     output: Path = Path("runs")
     """Where the run's own folder is made."""
@@ -60,6 +60,21 @@ class Generate(OnePrompt):
     """Print the resolved recipe and the predicted time and memory, and stop."""
     offline: bool = False
     """Never use the network: only what is on this machine."""
+
+
+@dataclass(frozen=True)
+class Generate(OneRun):
+    """Turn a prompt into an asset."""
+
+    video: Annotated[Path | None, arg(metavar="VIDEO")] = None
+    """How it moves, filmed from the front before a transparent or plain background: a video file or a folder
+    of pictures, for presets such as pla4d-draft."""
+    asset: Annotated[Path | None, arg(metavar="FILE")] = None
+    """What moves, instead of the still stages of such a preset: a .ply of splats, or a .glb, .obj or .stl."""
+
+    def asked(self) -> Asked:
+        """The same for the studio's other parts."""
+        return replace(super().asked(), video=self.video, asset=self.asset)
 
 
 @dataclass(frozen=True)
@@ -72,7 +87,7 @@ class OneDrawing:
 
 
 @dataclass(frozen=True)
-class Animate(Generate, OneDrawing):
+class Animate(OneRun, OneDrawing):
     """Set a drawing in motion, as a prompt such as "the crab is dancing" says, or as a video shows."""
 
     prompt: Annotated[Positional[str], arg(metavar="PROMPT")] = ""

@@ -70,7 +70,7 @@ def perform(command: arguments.Command) -> int:
         StudioError: something that the user can mend.
     """
     match command:
-        case arguments.Generate():
+        case arguments.OneRun():
             with weights.offline(command.offline):
                 return generate(command)
         case arguments.Resume():
@@ -103,7 +103,7 @@ def perform(command: arguments.Command) -> int:
             assert_never(command)
 
 
-def generate(command: arguments.Generate) -> int:
+def generate(command: arguments.OneRun) -> int:
     """Makes a new run and takes it to the end."""
     recipe = command.asked().recipe()
     if command.dry_run:

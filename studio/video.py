@@ -14,6 +14,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from PIL import Image, ImageSequence
 from torch import Tensor
+from torch.nn.functional import max_pool2d
 
 from studio.errors import StudioError, nearest
 
@@ -30,6 +31,8 @@ MAX_FRAME_PIXELS = 2**25
 """Of one frame as it comes."""
 MAX_PIXELS = 2**26
 """Of all frames as they are kept."""
+_UNIFORM = 0.95
+"""Of the border, where a background is plain."""
 FOLDER_FPS = 24.0
 """Pictures in a folder say nothing of time."""
 
@@ -86,6 +89,54 @@ def read_footage(path: Path, longest_px: int = 512) -> Footage:
     if values.shape[1] == 3 or bool((alpha == 1).all()):
         return Footage(rgb.contiguous(), None, fps)
     return Footage(rgb * alpha, alpha.contiguous(), fps)
+
+
+def cut_out(footage: Footage, tolerance: float = 0.08) -> Footage:
+    """The footage without its background: as it is where it has transparency, else keyed.
+
+    Background is what has the border's median colour and is connected to the border, so that what looks like
+    it inside the object stays. Along the outline coverage is the distance from that colour, as a share of the
+    greatest beside it.
+
+    Args:
+        tolerance: greatest difference of a channel from the background's colour, of 0-1.
+
+    Raises:
+        StudioError: the border has several colours, or a frame shows nothing before it.
+    """
+    if footage.alpha is not None:
+        return footage
+    from scipy import ndimage
+
+    rgb = footage.rgb
+    edges = (rgb[:, :, 0], rgb[:, :, -1], rgb[..., 0], rgb[..., -1])
+    border = torch.cat([edge.movedim(1, -1).reshape(-1, 3) for edge in edges])
+    color = border.median(0).values
+    uniform = float(((border - color).abs().amax(1) <= tolerance).float().mean())
+    if uniform < _UNIFORM:
+        raise StudioError(
+            f"The video has no transparency, and only {uniform:.0%} of its border has one colour, expected "
+            f"{_UNIFORM:.0%}: the object cannot be told from the background. Film it whole before a plain "
+            "one, or write frames with transparency (PNG, WebP)."
+        )
+    distance = (rgb - color[:, None, None]).abs().amax(1, keepdim=True)
+    alike = (distance <= tolerance).numpy()
+    alpha = torch.ones_like(distance)
+    for frame, (plain,) in enumerate(alike):
+        parts, _ = ndimage.label(plain)
+        at_border = np.unique(np.concatenate([parts[0], parts[-1], parts[:, 0], parts[:, -1]]))
+        outside = np.isin(parts, at_border[at_border > 0])
+        if outside.all():
+            raise StudioError(
+                f"Frame {frame + 1} of the video shows nothing but its background; expected the object in "
+                "all of them."
+            )
+        outline = torch.from_numpy(ndimage.binary_dilation(outside) & ~outside)
+        greatest = max_pool2d(distance[frame], 3, 1, 1)
+        share = distance[frame] / greatest.clamp_min(tolerance)
+        alpha[frame] = torch.where(outline, share, alpha[frame]).where(~torch.from_numpy(outside), 0.0)
+    premultiplied = (rgb - (1 - alpha) * color[:, None, None]).clamp(0, 1) * (alpha > 0)
+    return Footage(premultiplied, alpha, footage.frames_per_second)
 
 
 def _of_film(path: Path, longest_px: int) -> tuple[NDArray[np.uint8], float]:

@@ -10,10 +10,11 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from torch.nn.functional import avg_pool2d
 
 from studio import video
 from studio.errors import StudioError
-from studio.video import read_footage
+from studio.video import Footage, cut_out, read_footage
 
 COUNT, HEIGHT, WIDTH = 5, 32, 48
 
@@ -129,3 +130,45 @@ def test_too_much_is_refused(
     monkeypatch.setattr(video, bound, 4 if bound == "MAX_FRAMES" else HEIGHT * WIDTH - 1)
     with pytest.raises(StudioError, match="at most"):
         read_footage(path)
+
+
+def disc(background: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """A red disc with an eye in the background's colour, and its true coverage, antialiased."""
+    fine = (torch.arange(256) - 127.5) / 4
+    y, x = torch.meshgrid(fine, fine, indexing="ij")
+
+    def covered(radius: float) -> torch.Tensor:
+        return avg_pool2d((x.square() + y.square() < radius**2).float()[None], 4)
+
+    alpha, eye = covered(20.0), covered(6.0)
+    color = torch.tensor([0.9, 0.2, 0.1])[:, None, None]
+    rgb = background * (1 - alpha) + color * (alpha - eye) + background * eye
+    return rgb, alpha
+
+
+@pytest.mark.parametrize("background", [0.0, 0.5, 1.0])
+def test_an_object_is_cut_out_of_a_plain_background(background: float) -> None:
+    rgb, alpha = disc(background)
+    noise = 0.02 * torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)) - 0.01
+    cut = cut_out(Footage((rgb + noise).clamp(0, 1), None, 10.0))
+    assert cut.alpha is not None and cut.alpha.shape == (2, 1, 64, 64)
+    error = (cut.alpha - alpha).abs()
+    assert float(error.mean()) < 0.005 and float(error.max()) < 0.35
+    assert bool((cut.alpha[:, :, 28:36, 28:36] == 1).all()), "the eye is no background"
+    # Over its own background it looks as it did; over another, nothing of the first is left.
+    torch.testing.assert_close(
+        cut.rgb + (1 - cut.alpha) * background, (rgb + noise).clamp(0, 1), atol=0.08, rtol=0
+    )
+    assert float(cut.rgb[:, :, 0].abs().max()) == 0.0
+
+
+def test_what_cannot_be_cut_out_is_refused() -> None:
+    rgb, alpha = disc(1.0)
+    own = Footage((rgb * alpha).repeat(2, 1, 1, 1), alpha.repeat(2, 1, 1, 1), 10.0)
+    assert cut_out(own) is own, "it has transparency"
+    ramp = torch.linspace(0, 1, 64).expand(2, 3, 64, 64)
+    with pytest.raises(StudioError, match="of its border has one colour, expected 95%"):
+        cut_out(Footage(ramp, None, 10.0))
+    empty = torch.stack([rgb, torch.ones(3, 64, 64)])
+    with pytest.raises(StudioError, match="Frame 2 of the video shows nothing but its background"):
+        cut_out(Footage(empty, None, 10.0))

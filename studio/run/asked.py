@@ -4,9 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
-from studio.recipes.config import LatentPriorConfig, LibraryPriorConfig, Recipe, VideoPriorConfig
+from studio.errors import StudioError
+from studio.recipes.config import (
+    DeformableConfig,
+    GaussiansConfig,
+    LatentPriorConfig,
+    LibraryPriorConfig,
+    MeshConfig,
+    Recipe,
+    SplatFileConfig,
+    TexturedMeshConfig,
+    VideoPriorConfig,
+)
 from studio.recipes.load import load
 from studio.recipes.project import Project
 from studio.run.prior_names import prior_named
@@ -29,6 +41,8 @@ class Asked:
         motion_strength: how far a drawing moves. With the exact motion prior, gestures go so many times as
             far; of any other guidance, under which motion grows with the steps, curves stop growing at so
             many times 32 pixels of the canvas of 256.
+        video: what the recipe's pixel guidance compares with.
+        asset: a file that begins to move in the place of the preset's still stages.
         overrides: lines ``path.to.key=value``; they have the last word.
     """
 
@@ -39,13 +53,16 @@ class Asked:
     steps: int | None = None
     seed: int | None = None
     motion_strength: float | None = None
+    video: Path | None = None
+    asset: Path | None = None
     overrides: tuple[str, ...] = ()
 
     def recipe(self) -> Recipe:
         """The recipe with everything decided.
 
         Raises:
-            StudioError: see ``studio.recipes.load.load`` and ``prior_named``.
+            StudioError: see ``studio.recipes.load.load`` and ``prior_named``; the preset compares with no
+                video, or moves nothing; the asset is of a kind that cannot begin to move.
         """
         lines: list[str] = []
         if self.steps is not None:
@@ -63,7 +80,10 @@ class Asked:
             by_prior = load(self.preset).prior.kind == "clips" and self.prior is None
             key, unit = ("prior.reach", 1.0) if by_prior else ("stages.0.scene.reach_px", STRONG_PX)
             lines.append(f"{key}={unit * self.motion_strength}")
-        return load(self.preset, self.prompt, [*lines, *self.overrides])
+        if self.video is not None:
+            lines += _video_lines(self.preset, self.video)
+        recipe = load(self.preset, self.prompt, [*lines, *self.overrides])
+        return recipe if self.asset is None else _moving(recipe, self.asset)
 
 
 def _prior_lines(name: str) -> Sequence[str]:
@@ -74,6 +94,52 @@ def _prior_lines(name: str) -> Sequence[str]:
             return f"prior.kind={kind}", f"prior.source={quoted(source)}"
         case config:
             return (f"prior.kind={config.kind}",)
+
+
+def _video_lines(preset: str, video: Path) -> Sequence[str]:
+    """The video's path, wherever the preset compares with one."""
+    lines = [
+        f"stages.{stage}.guidance.{term}.method.target.path={quoted(str(video))}"
+        for stage, config in enumerate(load(preset).stages)
+        for term, own in enumerate(config.guidance)
+        if own.compares_with_video
+    ]
+    if not lines:
+        raise StudioError(
+            f"--video is {video}, and {preset} compares with no video; try --preset pla4d-draft."
+        )
+    return lines
+
+
+def _moving(recipe: Recipe, asset: Path) -> Recipe:
+    """The recipe's stages in which something moves, which begin with a file."""
+    stages = [stage for stage in recipe.stages if isinstance(stage.scene, DeformableConfig)]
+    if not stages:
+        raise StudioError(
+            f"--asset is {asset}, and in {recipe.preset} nothing moves that could begin with a file; try "
+            "--preset pla4d-draft."
+        )
+    scene = stages[0].scene
+    assert isinstance(scene, DeformableConfig)
+    first = replace(stages[0], scene=replace(scene, shape=_shape_of(scene.shape, asset)))
+    return replace(recipe, stages=(first, *stages[1:]))
+
+
+def _shape_of(
+    shape: GaussiansConfig | TexturedMeshConfig, asset: Path
+) -> GaussiansConfig | TexturedMeshConfig:
+    """A shape that begins as a file."""
+    is_mesh = asset.suffix.lower() in (".glb", ".obj", ".stl")
+    match shape:
+        case GaussiansConfig() if is_mesh:
+            return replace(shape, initial=MeshConfig(path=str(asset), opacity=0.9))
+        case GaussiansConfig() if asset.suffix.lower() == ".ply":
+            return replace(shape, initial=SplatFileConfig(path=str(asset)))
+        case TexturedMeshConfig() if is_mesh:
+            return replace(shape, path=str(asset))
+        case _:
+            wanted = "a .glb, .obj or .stl" + ("" if shape.kind == "mesh" else ", or a .ply of splats")
+            raise StudioError(f"--asset is {asset}; expected {wanted}.")
 
 
 def skeleton_lines(project: Project) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ from studio.prompts import clean_prompt
 from studio.recipes.guidance import TargetConfig, TruthTarget, VideoTarget
 from studio.renderers.instants import render
 from studio.types import Cameras
-from studio.video import read_footage
+from studio.video import cut_out, read_footage
 
 
 def build_target(config: TargetConfig, prompt: str, prior: Prior) -> Target:
@@ -37,7 +37,8 @@ def build_target(config: TargetConfig, prompt: str, prior: Prior) -> Target:
             if not config.path:
                 raise StudioError(
                     "The recipe follows a video and names none; expected method.target.path = 'VIDEO.mp4', "
-                    "or of clipart: studio animate IMAGE --reference VIDEO.mp4."
+                    "studio generate PROMPT --preset pla4d-draft --video VIDEO.mp4, or of clipart: studio "
+                    "animate IMAGE --reference VIDEO.mp4."
                 )
             footage = read_footage(Path(config.path))
             height, width = footage.rgb.shape[2:]
@@ -47,6 +48,7 @@ def build_target(config: TargetConfig, prompt: str, prior: Prior) -> Target:
                     "square, with the background above and below it or beside it.",
                     stacklevel=2,
                 )
+            footage = cut_out(footage) if config.cut_out else footage
             return Filmed(footage, nearest=config.between == "nearest")
         case TruthTarget():
             if not isinstance(prior, LibraryPrior):

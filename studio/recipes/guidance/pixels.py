@@ -17,6 +17,8 @@ class VideoTarget:
     kind: Literal["video"] = "video"
     path: str = ""
     """An MP4, MOV, WebM, MKV, AVI, GIF, WebP or APNG file, or a folder of pictures."""
+    cut_out: bool = False
+    """Tell the object from a plain background, where the video has no transparency of its own."""
     between: Literal["linear", "nearest"] = "linear"
     """What shows between two frames: both, blended, or the nearer one. Time 0 is the first frame and time 1
     the last."""

@@ -1,0 +1,82 @@
+"""What a person asks for in a few words becomes the recipe that was meant."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from studio.errors import StudioError
+from studio.recipes.config import DeformableConfig, MeshConfig, SplatFileConfig
+from studio.recipes.guidance import PixelsConfig
+from studio.run.asked import Asked
+from studio.run.session import Run
+from tests.conftest import Said
+
+PRESETS = ("pla4d-draft", "dreamgaussian4d-draft")
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_video_stands_wherever_the_preset_compares_with_one(preset: str) -> None:
+    recipe = Asked("a teddy bear", preset, video=Path("its film.mp4")).recipe()
+    terms = [term for stage in recipe.stages for term in stage.guidance]
+    paths = [term.method.target.path for term in terms if isinstance(term.method, PixelsConfig)]
+    assert paths == ["its film.mp4"] * 2
+
+
+@pytest.mark.parametrize(("name", "kind"), [("a.ply", SplatFileConfig), ("a.GLB", MeshConfig)])
+def test_an_asset_begins_to_move_instead_of_the_still_stages(name: str, kind: type) -> None:
+    whole = Asked("a teddy bear", "pla4d-draft").recipe()
+    recipe = Asked("a teddy bear", "pla4d-draft", asset=Path(name)).recipe()
+    assert len(whole.stages) == 3 and recipe.stages[1:] == whole.stages[2:]
+    scene = recipe.stages[0].scene
+    assert isinstance(scene, DeformableConfig) and isinstance(scene.shape.initial, kind)
+    assert scene.shape.initial.path == name
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (Asked("a teddy bear", "moving", video=Path("a.mp4")), "moving compares with no video; try"),
+        (Asked("a teddy bear", "default", asset=Path("a.ply")), "in default nothing moves"),
+        (
+            Asked("a teddy bear", "pla4d-draft", asset=Path("a.fbx")),
+            "a.fbx; expected a .glb, .obj or .stl, or a",
+        ),
+    ],
+)
+def test_what_a_preset_has_no_use_for_is_refused(asked: Asked, said: str) -> None:
+    with pytest.raises(StudioError, match=said):
+        asked.recipe()
+
+
+def test_the_command_moves_a_file_as_a_video_says(
+    models: Path, tmp_path: Path, studio_command: Callable[..., Said]
+) -> None:
+    """A cube before a plain background, a pixel to the left and to the right."""
+    film = tmp_path / "film"
+    film.mkdir()
+    for number, left in enumerate((5, 4, 6)):
+        pixels = np.full((16, 16, 3), 255, np.uint8)
+        pixels[4:12, left : left + 7] = (200, 30, 20)
+        Image.fromarray(pixels).save(film / f"{number}.png")
+    sizes = [
+        argument
+        for line in (
+            *("resolution=16", "steps=2", "guidance.1.cameras.count=4"),
+            "cameras.distance=[1.8, 2.4]",
+        )
+        for stage in (1, 2)
+        for argument in ("--set", f"stages.{stage}.{line}")
+    ]
+    said = studio_command(
+        *("generate", "a red cube", "--preset", "pla4d-draft", "--prior", models, "--video", film),
+        *("--asset", models / "red.obj", *sizes, "--set", "export.formats=['png']"),
+    )
+    assert said.code == 0, said
+    run = Run.open(Path("runs/a-red-cube"))
+    assert len(run.recipe.stages) == 2 and run.is_finished
+    assert run.metrics()["depth_confidence"] > 0.25

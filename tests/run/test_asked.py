@@ -7,13 +7,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from studio.errors import StudioError
-from studio.recipes.config import DeformableConfig, MeshConfig, SplatFileConfig
+from studio.export.ply import write_ply
+from studio.recipes.config import (
+    BallConfig,
+    DeformableConfig,
+    GaussiansConfig,
+    MeshConfig,
+    SplatFileConfig,
+)
 from studio.recipes.guidance import PixelsConfig
 from studio.run.asked import Asked
 from studio.run.session import Run
+from studio.scenes.initialise import initial_gaussians
 from tests.conftest import Said
 
 PRESETS = ("pla4d-draft", "dreamgaussian4d-draft")
@@ -56,25 +65,29 @@ def test_what_a_preset_has_no_use_for_is_refused(asked: Asked, said: str) -> Non
 def test_the_command_moves_a_file_as_a_video_says(
     models: Path, tmp_path: Path, studio_command: Callable[..., Said]
 ) -> None:
-    """A cube before a plain background, a pixel to the left and to the right."""
+    """A square before a plain background, a pixel to the left and to the right; and a ball of splats."""
+    ball = initial_gaussians(GaussiansConfig(initial=BallConfig(count=60, opacity=0.5)), torch.Generator())
+    write_ply(ball.at(), tmp_path / "ball.ply")
     film = tmp_path / "film"
     film.mkdir()
-    for number, left in enumerate((5, 4, 6)):
+    for number, left in enumerate((3, 2, 4)):
         pixels = np.full((16, 16, 3), 255, np.uint8)
-        pixels[4:12, left : left + 7] = (200, 30, 20)
+        pixels[3:13, left : left + 10] = 128
         Image.fromarray(pixels).save(film / f"{number}.png")
     sizes = [
         argument
         for line in (
             *("resolution=16", "steps=2", "guidance.1.cameras.count=4"),
-            "cameras.distance=[1.8, 2.4]",
+            "cameras.distance=[1.6, 3.6]",
+            "cameras.step=0.2",
         )
         for stage in (1, 2)
         for argument in ("--set", f"stages.{stage}.{line}")
     ]
     said = studio_command(
         *("generate", "a red cube", "--preset", "pla4d-draft", "--prior", models, "--video", film),
-        *("--asset", models / "red.obj", *sizes, "--set", "export.formats=['png']"),
+        *("--asset", tmp_path / "ball.ply", *sizes),
+        *("--set", "export.formats=['png']", "--set", "prior.motions=['sway']"),
     )
     assert said.code == 0, said
     run = Run.open(Path("runs/a-red-cube"))

@@ -12,7 +12,9 @@ from PIL import Image
 
 from studio.interfaces import Guidance
 from studio.recipes.config import (
+    AlignedConfig,
     BallConfig,
+    CamerasConfig,
     DeformableConfig,
     ExportConfig,
     GaussiansConfig,
@@ -50,7 +52,7 @@ def short(stage: Stage) -> Stage:
 
 
 def with_film(stage: Stage, folder: Path) -> Stage:
-    """The stage with two frames of a grey ball where it compares with a video."""
+    """The stage with two frames of a grey ball where it compares with a video, and a coarse search."""
     if not any(term.compares_with_video for term in stage.guidance):
         return stage
     y, x = np.mgrid[-7.5:8, -7.5:8]
@@ -60,11 +62,16 @@ def with_film(stage: Stage, folder: Path) -> Stage:
         rgba = np.stack([128 * inside] * 3 + [255 * inside], axis=-1)
         Image.fromarray(rgba, "RGBA").save(folder / f"{number}.png")
 
+    def coarse(cameras: CamerasConfig | None) -> CamerasConfig | None:
+        aligned = isinstance(cameras, AlignedConfig)
+        return replace(cameras, distance=(1.4, 3.4), step=0.2) if aligned else cameras
+
     def shown(term: GuidanceTerm) -> GuidanceTerm:
         target = VideoTarget(path=str(folder))
-        return replace(term, method=PixelsConfig(target=target)) if term.compares_with_video else term
+        method = PixelsConfig(target=target) if term.compares_with_video else term.method
+        return replace(term, method=method, cameras=coarse(term.cameras))
 
-    return replace(stage, guidance=tuple(map(shown, stage.guidance)))
+    return replace(stage, guidance=tuple(map(shown, stage.guidance)), cameras=coarse(stage.cameras))
 
 
 @pytest.mark.parametrize("preset", filter(asks_one_prior, preset_names()))

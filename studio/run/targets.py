@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
-from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -13,11 +12,10 @@ from typing_extensions import assert_never
 
 from studio.errors import StudioError
 from studio.guidance.pixels import Filmed, Target
-from studio.interfaces import Prior, Renderer, Scene
+from studio.interfaces import Prior
 from studio.priors.library import LibraryPrior
 from studio.prompts import clean_prompt
 from studio.recipes.guidance import TargetConfig, TruthTarget, VideoTarget
-from studio.renderers.instants import render
 from studio.types import Cameras
 from studio.video import cut_out, read_footage
 
@@ -76,20 +74,3 @@ class Known:
         """The model at the cameras' times; without any, at rest."""
         member = self._at_rest if cameras.time is None else self._moving
         return self._prior.images_of(member, cameras.to("cpu"), background)
-
-
-class Acted:
-    """What another scene shows, which is known: a ``Target`` for any camera and time."""
-
-    def __init__(self, scene: Scene[Any], renderer: Renderer[Any]) -> None:
-        self._scene = scene
-        self._renderer = renderer
-
-    def knows(self, cameras: Cameras) -> Bool[Tensor, "b"]:
-        """Every view."""
-        return torch.ones(len(cameras), dtype=torch.bool)
-
-    def __call__(self, cameras: Cameras, background: Float[Tensor, "b 3"]) -> Float[Tensor, "b 3 h w"]:
-        """The scene at the cameras' times."""
-        with torch.no_grad():
-            return render(self._scene, self._renderer, cameras, background).rgb

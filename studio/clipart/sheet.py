@@ -18,6 +18,8 @@ from studio.clipart.skeleton import skeleton_of
 from studio.clipart.vectors import CANVAS_PX
 from studio.errors import StudioError
 
+KEYPOINT_DIGITS = 4
+"""Of a keypoint's coordinates, after the point: a project keeps as many, and so gives the same sheet."""
 MOST_KEYPOINTS = 64
 """That may be given."""
 NEAR_PX = 16.0
@@ -91,7 +93,7 @@ def sheet_of(
     else:
         points = _given_keypoints(keypoints, distance)
         pairs = _tree_over(points) if bones is None else _forest(bones, len(points))
-    vertices, faces = _triangulated(silhouette, distance, points, edge_px)
+    vertices, faces = _triangulated(silhouette, distance, points.round(KEYPOINT_DIGITS), edge_px)
     return Sheet(
         torch.from_numpy(vertices).float(),
         torch.from_numpy(faces),

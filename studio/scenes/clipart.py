@@ -14,7 +14,7 @@ from typing_extensions import assert_never
 
 from studio.clipart.drawing import CANVAS_PX, read_drawing
 from studio.clipart.puppet import Puppet
-from studio.clipart.sheet import sheet_of
+from studio.clipart.sheet import KEYPOINT_DIGITS, sheet_of
 from studio.errors import StudioError
 from studio.interfaces import ParameterGroup
 from studio.recipes.config import ClipartConfig
@@ -23,7 +23,6 @@ from studio.resources import clipart
 from studio.types import Animation, Cutout
 
 _CURVES = "curves"
-_PROJECT_DIGITS = 4
 
 
 class Clipart:
@@ -103,9 +102,9 @@ class Clipart:
 
         def rounded(points: Tensor) -> Any:
             return (
-                (points.detach().cpu().double() * 10**_PROJECT_DIGITS)
+                (points.detach().cpu().double() * 10**KEYPOINT_DIGITS)
                 .round()
-                .div(10**_PROJECT_DIGITS)
+                .div(10**KEYPOINT_DIGITS)
                 .tolist()
             )
 

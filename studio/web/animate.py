@@ -7,6 +7,7 @@ from typing import Any
 
 import gradio as gr
 
+from studio.clipart.drawing import SUFFIXES
 from studio.clipart.gestures import GESTURES
 from studio.prompts import MAX_CHARACTERS
 from studio.web import markup
@@ -21,7 +22,7 @@ _RIG = """
 <div class="studio-rig">
 <div>DRAWINGS
 <label class="studio-upload"><b>Or a drawing of yours: choose a file, or drop it here</b>
-<input type="file" accept=".svg,.png,.webp,.jpg,.jpeg"><small>SVG, PNG, WebP or JPEG</small></label>
+<input type="file" accept="SUFFIXES"><small>SVG, PNG, WebP or JPEG</small></label>
 <p role="alert" class="studio-refusal" data-rig="said"></p></div>
 <div><svg data-rig="canvas" viewBox="0 0 256 256" role="group" aria-label="Keypoints"></svg>
 <p><small>Click to add a keypoint, drag it or use the arrow keys to move it; Delete removes it.</small></p>
@@ -42,9 +43,10 @@ def page(service: Service, blocks: gr.Blocks) -> None:
         gr.HTML("<p>None of the presets that this app offers is of clipart.</p>")
         return
     drawings = (_FIRST, *(name for name in shipped() if name != _FIRST))
+    accepted = ",".join(SUFFIXES)
     drawing = gr.HTML(
         "",
-        html_template=_RIG.replace("DRAWINGS", markup.drawing_cards(drawings)),
+        html_template=_RIG.replace("DRAWINGS", markup.drawing_cards(drawings)).replace("SUFFIXES", accepted),
         js_on_load=_EDITOR,
         elem_id="drawing",
     )

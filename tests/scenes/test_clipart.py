@@ -12,7 +12,8 @@ from torch import Tensor
 from studio.clipart.drawing import CANVAS_PX
 from studio.errors import StudioError
 from studio.recipes.config import ClipartConfig
-from studio.scenes.clipart import Clipart
+from studio.recipes.project import project_json
+from studio.scenes.clipart import Clipart, _puppet
 
 
 @pytest.fixture(scope="module")
@@ -133,6 +134,21 @@ def test_no_curve_goes_beyond_its_reach(crab: Clipart) -> None:
     directions = torch.nn.functional.cosine_similarity(held, before, dim=-1)
     torch.testing.assert_close(directions, torch.ones_like(directions))
     assert torch.equal(near.curves, moving(crab, size=0.5).curves), "what is within stays as it is"
+
+
+def test_the_same_drawing_gives_the_same_project(crab: Clipart) -> None:
+    """Byte for byte, found anew; and keypoints that come back from it give the same sheet."""
+    _puppet.cache_clear()
+    with torch.no_grad():
+        scenes = crab, Clipart.initial(crab.config)
+        first, second = (scene.project("it jumps", 3, scene.animation(4, 2.0)) for scene in scenes)
+    assert project_json(first) == project_json(second)
+    config = ClipartConfig(path="crab", texture_size=128, keypoints=first.keypoints, bones=first.bones)
+    again = Clipart.initial(config).puppet.sheet
+    torch.testing.assert_close(again.vertices, crab.puppet.sheet.vertices, atol=1e-3, rtol=0)
+    assert torch.equal(again.faces, crab.puppet.sheet.faces) and torch.equal(
+        again.bones, crab.puppet.sheet.bones
+    )
 
 
 def test_a_scene_comes_back_from_its_state(crab: Clipart) -> None:

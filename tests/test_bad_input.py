@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import resource
@@ -11,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from studio.priors.training.model import ModelConfig, TextToImageModel, save_model
 from tests.conftest import CUBE, Said
@@ -25,6 +27,13 @@ def snapshot(folder: Path) -> dict[str, bytes | None]:
         str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
         for path in sorted(folder.rglob("*"))
     }
+
+
+def still_png() -> bytes:
+    """A picture, which is no video."""
+    file = io.BytesIO()
+    Image.new("RGB", (16, 16), "white").save(file, "PNG")
+    return file.getvalue()
 
 
 @pytest.fixture
@@ -125,6 +134,24 @@ def test_recipe_that_is_not_toml(refused: Refused, tmp_path: Path) -> None:
 def test_show_and_cite_name_the_nearest_preset(refused: Refused) -> None:
     assert "Did you mean 'default'?" in refused("presets", "show", "defaul")
     assert "Did you mean 'default'?" in refused("cite", "defaul")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("none.mp4", None, "There is no video"),
+        ("broken.mp4", b"not a film", "cannot be read as a video"),
+        ("film.txt", b"words", "has the suffix '.txt'"),
+        ("still.png", still_png(), "expected at least 2: a still picture does not say how it moves"),
+    ],
+)
+def test_video_of_what_moves(
+    refused: Refused, tmp_path: Path, models: Path, name: str, content: bytes | None, says: str
+) -> None:
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    arguments = ("--preset", "pla4d-draft", "--prior", models, "--video", name)
+    assert says in refused("generate", "a red cube", *arguments)
 
 
 # ------------------------------------------------------------------------------------------------- the prior

@@ -34,7 +34,7 @@ class Measure:
         ray: on a local Ray cluster instead of on processes of the batch's own.
     """
 
-    rows: int = 32
+    rows: int = 36
     workers: int = 2
     steps: int = 200
     ray: bool = False

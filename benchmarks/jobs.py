@@ -28,7 +28,7 @@ from studio.run.events import EventLog
 
 SUBMISSIONS, LISTED, REPEATS = 200, 10_000, 5
 MINE = {"x-studio-client": "benchmark" * 4}
-STEPS, BLOCK, IDLE_S = 1000, 20, 20.0
+STEPS, BLOCK, IDLE_S = 700, 20, 20.0
 """Of the run that is watched; each block has a preview, two lines of events and nothing else to write."""
 TABLE = (
     "prompt,preset,steps,stages.0.resolution,preview_every,checkpoint_every\n"

@@ -62,9 +62,9 @@ def page(service: Service, blocks: gr.Blocks) -> None:
             max_height=420,
         )
     with gr.Row():
-        prior = gr.Dropdown([OWN, *service.options.priors], value=OWN, label="Prior")
-        guidance = gr.Dropdown([OWN, *method_kinds()], value=OWN, label="Guidance")
-        scene = gr.Dropdown(list(SCENES), value=OWN, label="Scene")
+        prior = gr.Dropdown([OWN, *service.options.priors], value=OWN, label="Prior", min_width=190)
+        guidance = gr.Dropdown([OWN, *method_kinds()], value=OWN, label="Guidance", min_width=190)
+        scene = gr.Dropdown(list(SCENES), value=OWN, label="Scene", min_width=190)
         steps = gr.Number(0, label="Steps (0: the preset's own)", precision=0, minimum=0, elem_id="steps")
         seed = gr.Number(0, label="Seed", precision=0, minimum=0)
     with gr.Accordion("Advanced", open=False):

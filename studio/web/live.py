@@ -35,7 +35,7 @@ const look = async () => {
       }
     }
   } catch {}  // The server is away; it may come back.
-  setTimeout(look, busy ? 500 : 2000);
+  setTimeout(look, busy ? 700 : 2000);
 };
 look();
 """

@@ -27,6 +27,7 @@ WIDTHS_PX = (375, 768, 1440)
 """CSS pixels; a height is that of a screen held upright, except for the widest."""
 HEIGHTS_PX = (812, 1024, 900)
 SHEET_PX = 1600
+WAIT_MS = 8000
 WHO = {"x-studio-client": "somebody-who-takes-pictures"}
 _GAP_PX = 16
 _SMALL_MESH = ("export.mesh_faces=2000", "export.texture_size=128")
@@ -70,7 +71,7 @@ def shots(browser: Browser, url: str, scheme: str) -> list[Image.Image]:
             page.goto(url)
             page.locator("footer").wait_for()
             # Models and pictures come after the page, and it never stops asking.
-            page.wait_for_timeout(4000)
+            page.wait_for_timeout(WAIT_MS)
             for told in _too_wide(page):
                 print(f"{url} at {width} px: {told}", flush=True)
             taken.append(Image.open(io.BytesIO(page.screenshot())))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import get_args
 
 from studio.clipart.drawing import SUFFIXES
@@ -79,6 +80,7 @@ class ClipForm:
         """
         choice("preset", self.preset, clipart_presets(options))
         choice("loop", self.loop, LOOPS)
+        video = _video(self.preset, self.film, films)
         project = project_of(self.drawing.encode(), "What was drawn here")
         if project.drawing == "":
             raise StudioError("No drawing was chosen; choose one above, or drop a file.")
@@ -91,12 +93,11 @@ class ClipForm:
             f"stages.0.scene.loop={self.loop}",
             f"export.formats={formats}",
             *_timing(self.frames, self.seconds),
-            *_film_lines(self.preset, self.film, films),
         ]
         prompt = self.prompt if self.prompt.strip() or not self.film else "as in the video"
         # 1 is as far as the preset goes; what follows a video goes as far as that.
         strength = None if self.strength == 1 else float(self.strength)
-        return _asked(prompt, self.preset, self.steps, self.seed, lines, strength)
+        return _asked(prompt, self.preset, self.steps, self.seed, lines, video, strength)
 
 
 @dataclass(frozen=True)
@@ -128,10 +129,10 @@ class MovingForm:
         """
         choice("preset", self.preset, moving_presets(options))
         choice("motion", self.motion, (OWN, *MOTIONS))
+        video = _video(self.preset, self.film, films)
         lines = [
             *_timing(self.frames, self.seconds),
             f"export.motion_loops={str(self.loops).lower()}",
-            *_film_lines(self.preset, self.film, films),
         ]
         if self.motion != OWN:
             if not isinstance(load(self.preset).prior, LibraryPriorConfig):
@@ -139,32 +140,26 @@ class MovingForm:
                     f"{self.preset} has a prior of its own, which reads the motion in the prompt."
                 )
             lines.append(f"prior.motions={[self.motion]}")
-        return _asked(self.prompt, self.preset, self.steps, self.seed, lines)
+        return _asked(self.prompt, self.preset, self.steps, self.seed, lines, video)
 
 
 def followers(presets: tuple[str, ...]) -> tuple[str, ...]:
-    """Those of the presets that follow a video."""
-    return tuple(preset for preset in presets if _followed(preset))
+    """Those of the presets that follow a video; those with a draft's budget first."""
+    found = (name for name in presets if _follows_a_video(name))
+    return tuple(sorted(found, key=lambda name: not name.endswith("draft")))
 
 
-def _followed(preset: str) -> list[str]:
-    """The keys of the videos that a preset follows."""
-    return [
-        f"stages.{stage}.guidance.{term}.method.target.path"
-        for stage, settings in enumerate(load(preset).stages)
-        for term, guidance in enumerate(settings.guidance)
-        if guidance.compares_with_video
-    ]
+def _follows_a_video(preset: str) -> bool:
+    return any(term.compares_with_video for stage in load(preset).stages for term in stage.guidance)
 
 
-def _film_lines(preset: str, film: str, films: Uploads) -> list[str]:
-    """The video in the place of each that the preset follows."""
-    followed = _followed(preset)
-    if followed and not film:
+def _video(preset: str, film: str, films: Uploads) -> Path | None:
+    """The file of the video that was sent, if the preset follows one."""
+    if _follows_a_video(preset) and not film:
         raise StudioError(f"The preset {preset} follows a video; choose one to send, or another preset.")
-    if film and not followed:
+    if film and not _follows_a_video(preset):
         raise StudioError(f"The preset {preset} follows no video; take it away, or choose another preset.")
-    return [f"{key}={quoted(str(films.path(film)))}" for key in followed]
+    return films.path(film) if film else None
 
 
 def _timing(frames: int, seconds: float) -> tuple[str, str]:
@@ -177,6 +172,7 @@ def _asked(
     steps: int | None,
     seed: int | None,
     lines: list[str],
+    video: Path | None,
     strength: float | None = None,
 ) -> Recipe:
     if not 0 <= (steps or 0) <= MOST_STEPS:
@@ -187,5 +183,6 @@ def _asked(
         steps=steps or None,
         seed=seed,
         motion_strength=strength,
+        video=video,
         overrides=tuple(lines),
     ).recipe()

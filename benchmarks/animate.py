@@ -139,7 +139,7 @@ def recovery(folder: Path) -> None:
 def in_motion(still: Clipart) -> Clipart:
     """The drawing on random curves, smoothed along its bones."""
     curves = torch.randn(still.curves.shape, generator=torch.Generator().manual_seed(0))
-    first, second = still.puppet.sheet.bones.unbind(1)
+    first, second = still.puppet.bones.unbind(1)
     near = torch.eye(len(curves))
     near[first, second] = near[second, first] = 1.0
     for _ in range(8):

@@ -24,8 +24,8 @@ from PIL import Image
 
 from studio.clipart.drawing import Drawing, read_drawing
 from studio.clipart.sheet import sheet_of
+from studio.clipart.svg_writer import svg_of
 from studio.errors import StudioError
-from studio.export.animated_svg import svg_of
 
 TEXTURE_SIZE = 512
 UNLIKE = 0.01

@@ -307,8 +307,8 @@ class Splats:
 
 
 @dataclass(frozen=True)
-class Cutout:
-    """A flat picture on a planar mesh, which may overlap itself: clipart.
+class CutoutLayer:
+    """A flat picture on a planar mesh, which may overlap itself.
 
     Attributes:
         vertices: places in the world's x-y plane; the unit square around the origin is the canvas.
@@ -322,6 +322,22 @@ class Cutout:
     faces: Int[Tensor, "f 3"]
     uvs: Float[Tensor, "v 2"]
     levels: tuple[Float[Tensor, "1 _h _w 4"], ...]
+
+
+@dataclass(frozen=True)
+class Cutout:
+    """Flat pictures one over the other: clipart.
+
+    Attributes:
+        layers: the lowest first; one at least.
+    """
+
+    layers: tuple[CutoutLayer, ...]
+
+    @property
+    def vertices(self) -> Float[Tensor, "v 2"]:
+        """Of all layers."""
+        return torch.cat([layer.vertices for layer in self.layers])
 
 
 @dataclass(frozen=True)

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from itertools import accumulate
 from typing import Any
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from studio.clipart.drawing import CANVAS_PX, Drawing
+from studio.clipart.layers import Group, Layer, Layers, LedSheet, whole
 from studio.clipart.sheet import Sheet
 from studio.errors import StudioError
-from studio.ops.arap import Arap, arap
-from studio.ops.mesh_raster import texture_levels
-from studio.types import Cutout
+from studio.ops.arap import Arap
+from studio.types import Cutout, CutoutLayer
 
 _ARAP = "arap/"
 
@@ -25,42 +27,76 @@ class Puppet:
     """A drawing that can be posed.
 
     Attributes:
-        sheet: its mesh, keypoints and bones.
-        deform: the sheet, ready to follow its keypoints; in canvas pixels.
-        picture: straight rgba.
-        levels: the picture as ``Cutout`` has it.
+        keypoints: where they are at rest, in canvas pixels.
+        bones: pairs of keypoints; they form a forest.
+        sheets: what moves; most drawings have one.
+        layers: what is printed on the sheets, the lowest first.
     """
 
-    sheet: Sheet
-    deform: Arap
-    picture: UInt8[Tensor, "h w 4"]
-    levels: tuple[Float[Tensor, "1 _h _w 4"], ...]
+    keypoints: Float[Tensor, "k 2"]
+    bones: Int[Tensor, "b 2"]
+    sheets: tuple[LedSheet, ...]
+    layers: tuple[Layer, ...]
 
     @staticmethod
-    def of(drawing: Drawing, sheet: Sheet) -> Puppet:
-        """A drawing on its sheet; takes a second or two."""
-        deform = arap(sheet.vertices, sheet.faces, sheet.keypoints).to(sheet.vertices.new_zeros(0))
-        return Puppet(sheet, deform, drawing.rgba, _levels(drawing.rgba))
+    def of(drawing: Drawing, sheet: Sheet, layers: Layers | None = None) -> Puppet:
+        """A drawing on its sheet or, where it has several, on those of its layers; takes a second or two."""
+        points, bones = sheet.vertices[sheet.keypoints], sheet.bones.clone()
+        return Puppet(points, bones, *(whole(drawing, sheet) if layers is None else layers))
 
     @property
-    def keypoints(self) -> Float[Tensor, "k 2"]:
-        """Where the keypoints are at rest, in canvas pixels."""
-        return self.sheet.vertices[self.sheet.keypoints]
+    def vertices(self) -> Float[Tensor, "v 2"]:
+        """All sheets' vertices at rest, in canvas pixels."""
+        return torch.cat([led.sheet.vertices for led in self.sheets])
+
+    @property
+    def faces(self) -> Int[Tensor, "f 3"]:
+        """All sheets' faces, as numbers of ``vertices``."""
+        starts = accumulate((len(led.sheet.vertices) for led in self.sheets[:-1]), initial=0)
+        return torch.cat([led.sheet.faces + start for led, start in zip(self.sheets, starts, strict=True)])
+
+    @property
+    def groups(self) -> tuple[Group, ...]:
+        """The paths and keypoints of each sheet."""
+        paths = [
+            [p for layer in self.layers if layer.sheet == n for p in layer.paths.tolist()]
+            for n in range(len(self.sheets))
+        ]
+        return tuple(
+            Group(f"part {number}", tuple(paths[number]), tuple(led.leads.tolist()))
+            for number, led in enumerate(self.sheets)
+        )
+
+    def deform(self, keypoints: Float[Tensor, "t k 2"]) -> Float[Tensor, "t v 2"]:
+        """Where ``vertices`` are when the keypoints are elsewhere, at each of some instants."""
+        return torch.cat(self._deformed(keypoints), dim=1)
 
     def posed(self, keypoints: Float[Tensor, "t k 2"]) -> list[Cutout]:
         """The drawing with its keypoints elsewhere, in canvas pixels, at each of some instants."""
-        uvs = self.sheet.vertices / CANVAS_PX
-        uvs = torch.stack([uvs[:, 0], 1 - uvs[:, 1]], dim=1)
-        return [
-            Cutout(to_world(vertices), self.sheet.faces, uvs, self.levels)
-            for vertices in self.deform(keypoints)
-        ]
+        deformed = self._deformed(keypoints)
+        rows = []
+        for layer in self.layers:
+            sheet = self.sheets[layer.sheet].sheet
+            u, v = (sheet.vertices / CANVAS_PX).unbind(-1)
+            uvs = torch.stack([u, 1 - v], dim=1)
+            rows.append(
+                [CutoutLayer(to_world(x), sheet.faces, uvs, layer.levels) for x in deformed[layer.sheet]]
+            )
+        return [Cutout(layers) for layers in zip(*rows, strict=True)]
 
     def state(self) -> dict[str, Tensor]:
         """All tensors by name."""
-        own = {field.name: getattr(self.sheet, field.name) for field in fields(Sheet)}
-        prepared = {_ARAP + field.name: getattr(self.deform, field.name) for field in fields(Arap)}
-        return own | prepared | {"picture": self.picture}
+        found = {"keypoints": self.keypoints, "bones": self.bones}
+        for number, led in enumerate(self.sheets):
+            own = {"leads": led.leads} | {
+                field.name: getattr(led.sheet, field.name) for field in fields(Sheet)
+            }
+            own |= {_ARAP + field.name: getattr(led.deform, field.name) for field in fields(Arap)}
+            found |= {f"sheet{number}/{name}": tensor for name, tensor in own.items()}
+        for number, layer in enumerate(self.layers):
+            printed = {"sheet": torch.tensor(layer.sheet), "paths": layer.paths, "picture": layer.picture}
+            found |= {f"layer{number}/{name}": tensor for name, tensor in printed.items()}
+        return found
 
     @staticmethod
     def from_state(state: Mapping[str, Tensor]) -> Puppet:
@@ -70,11 +106,38 @@ class Puppet:
             StudioError: tensors are missing.
         """
         try:
-            sheet: Any = Sheet(**{field.name: state[field.name] for field in fields(Sheet)})
-            deform: Any = Arap(**{field.name: state[_ARAP + field.name] for field in fields(Arap)})
-            return Puppet(sheet, deform, state["picture"], _levels(state["picture"]))
+            sheets = tuple(_led_sheet(state, f"sheet{number}/") for number in range(_count(state, "sheet")))
+            layers = tuple(_layer(state, f"layer{number}/") for number in range(_count(state, "layer")))
+            return Puppet(state["keypoints"], state["bones"], sheets, layers)
         except KeyError as error:
             raise StudioError(f"The saved clipart lacks {error.args[0]}; it is damaged.") from error
+
+    def _deformed(self, keypoints: Float[Tensor, "t k 2"]) -> list[Float[Tensor, "t _ 2"]]:
+        """The vertices of each sheet: its own keypoints go as far as those that lead them."""
+        return [
+            led.deform(
+                keypoints[:, led.leads]
+                + (led.sheet.vertices[led.sheet.keypoints] - self.keypoints[led.leads])
+            )
+            for led in self.sheets
+        ]
+
+
+def _count(state: Mapping[str, Tensor], kind: str) -> int:
+    """How many of a kind a state has; one at least, so that what is missing is named."""
+    numbers = [int(found[1]) for name in state if (found := re.match(rf"{kind}(\d+)/", name))]
+    return max(numbers, default=0) + 1
+
+
+def _led_sheet(state: Mapping[str, Tensor], prefix: str) -> LedSheet:
+    sheet: Any = Sheet(**{field.name: state[prefix + field.name] for field in fields(Sheet)})
+    deform: Any = Arap(**{field.name: state[prefix + _ARAP + field.name] for field in fields(Arap)})
+    return LedSheet(sheet, deform, state[prefix + "leads"])
+
+
+def _layer(state: Mapping[str, Tensor], prefix: str) -> Layer:
+    sheet, paths, picture = (state[prefix + name] for name in ("sheet", "paths", "picture"))
+    return Layer.of(int(sheet), paths, picture)
 
 
 def to_world(points_px: Float[Tensor, "*n 2"]) -> Float[Tensor, "*n 2"]:
@@ -87,9 +150,3 @@ def to_canvas(points: Float[Tensor, "*n 2"]) -> Float[Tensor, "*n 2"]:
     """The inverse of ``to_world``."""
     x, y = points.unbind(-1)
     return (torch.stack([x, -y], dim=-1) + 0.5) * CANVAS_PX
-
-
-def _levels(picture: UInt8[Tensor, "h w 4"]) -> tuple[Float[Tensor, "1 _h _w 4"], ...]:
-    rgba = picture.float() / 255
-    premultiplied = torch.cat([rgba[..., :3] * rgba[..., 3:], rgba[..., 3:]], dim=-1)
-    return tuple(texture_levels(premultiplied[None]))

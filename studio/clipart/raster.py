@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from xml.etree.ElementTree import Element, tostring
 
@@ -14,7 +15,8 @@ from PIL import Image
 from studio.clipart.resvg import png_of
 from studio.clipart.svg_paths import Box, page_of
 from studio.clipart.svg_tree import SVG_NAMESPACE, SvgTree
-from studio.clipart.vectors import CANVAS_PX
+from studio.clipart.svg_writer import svg_column
+from studio.clipart.vectors import CANVAS_PX, VectorPath
 from studio.errors import StudioError
 
 Pixels = npt.NDArray[np.uint8]
@@ -28,6 +30,7 @@ LOOK_PX = 512
 _BACKGROUND_TOLERANCE = 24.0
 """Greatest distance in 8-bit RGB from a plain background's colour, noise of JPEG included."""
 _EDGE_PX = 2
+_PICTURES_AT_ONCE = 32
 
 
 def draw_svg(tree: SvgTree, square: Box, size: int) -> Pixels:
@@ -45,6 +48,19 @@ def draw_svg(tree: SvgTree, square: Box, size: int) -> Pixels:
     outer.attrib |= {"width": str(size), "height": str(size)}
     outer.append(inner)
     return _pixels(Image.open(io.BytesIO(png_of(tostring(outer, encoding="unicode")))))
+
+
+def draw_paths(pictures: Sequence[Sequence[VectorPath]], size: int) -> Pixels:
+    """Pictures ``[n, size, size, 4]`` of paths on the canvas, ``size`` pixels a side.
+
+    Raises:
+        StudioError: resvg refuses the drawing.
+    """
+    columns = []
+    for start in range(0, len(pictures), _PICTURES_AT_ONCE):
+        svg = svg_column(pictures[start : start + _PICTURES_AT_ONCE], size)
+        columns.append(_pixels(Image.open(io.BytesIO(png_of(svg)))))
+    return np.concatenate(columns).reshape(-1, size, size, 4)
 
 
 def visible_square(tree: SvgTree) -> Box | None:

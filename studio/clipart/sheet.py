@@ -102,6 +102,16 @@ def sheet_of(
     )
 
 
+def off_sheet_px(drawing: Drawing, points: Float[Tensor, "k 2"], margin_px: float) -> Float[Tensor, "k"]:
+    """How far points, in canvas pixels, are off a drawing's sheet; negative on it.
+
+    Raises:
+        StudioError: nothing is visible.
+    """
+    distance = _distance(_silhouette(drawing), margin_px)
+    return torch.from_numpy(-_at(distance, points.detach().cpu().double().numpy())).float()
+
+
 # ----------------------------------------------------------------------------------------------- silhouette
 
 

@@ -26,6 +26,8 @@ _INHERITED = {
     "stroke-opacity": "1", "stroke-linecap": "butt", "stroke-linejoin": "miter", "stroke-miterlimit": "4",
     "stroke-dasharray": "none", "stroke-dashoffset": "0", "color": "black", "visibility": "visible",
 }  # fmt: skip
+_MOST_ISLANDS = 64
+"""Paths of more parts stay whole."""
 _GRADIENT_STEPS = 8
 """Gradients may inherit from one another; longer chains are cut."""
 
@@ -57,7 +59,7 @@ def page_of(tree: SvgTree) -> Box:
 
 
 def paths_of(tree: SvgTree, square: Box) -> tuple[VectorPath, ...]:
-    """All painted paths of a drawing, in the order in which they are drawn.
+    """All painted paths of a drawing, in the order in which they are drawn; islands of a path one by one.
 
     Text, pictures, patterns, masks, clip paths, filters and markers are not paths: they are left out, and
     what they would hide is not hidden, nor is what lies off the page.
@@ -73,7 +75,7 @@ def paths_of(tree: SvgTree, square: Box) -> tuple[VectorPath, ...]:
     context = _Context(dict(_INHERITED), placed, 1.0, page_of(tree)[2:])
     root = Element("g", {key: value for key, value in tree.root.attrib.items() if key != "transform"})
     root.extend(tree.root)
-    return tuple(_walk(root, context, tree))
+    return tuple(island for path in _walk(root, context, tree) for island in _islands(path))
 
 
 def unpainted(tree: SvgTree) -> tuple[str, ...]:
@@ -170,6 +172,33 @@ def _inside(element: Element, context: _Context) -> _Context:
 def _offset(element: Element, context: _Context) -> Matrix:
     x, y = (length(element.attrib.get(key), size) for key, size in zip("xy", context.view, strict=True))
     return _matrix(f"translate({x} {y})")
+
+
+def _islands(path: VectorPath) -> list[VectorPath]:
+    """The same in parts that are apart, so that each may move alone: two hands that are one path.
+
+    What is within another part's box may be a hole in it, and stays with it.
+    """
+    count = len(path.subpaths)
+    if not 2 <= count <= _MOST_ISLANDS:
+        return [path]
+    points = [subpath.reshape(-1, 2) for subpath in path.subpaths]
+    low = torch.stack([part.amin(0) for part in points])
+    high = torch.stack([part.amax(0) for part in points])
+    meet = ((low[:, None] <= high) & (low <= high[:, None])).all(-1)
+    island = torch.arange(count)
+    for _ in range(count):  # as the smallest number among those that it meets, over and over
+        island = torch.where(meet, island, count).amin(1)
+    return [
+        replace(
+            path,
+            subpaths=tuple(path.subpaths[part] for part in parts),
+            closed=tuple(path.closed[part] for part in parts),
+        )
+        for parts in (
+            (island == number).nonzero().flatten().tolist() for number in sorted(set(island.tolist()))
+        )
+    ]
 
 
 # --------------------------------------------------------------------------------------------------- shapes

@@ -1,27 +1,16 @@
-"""Vector clips as SVG: one file that moves by itself (SMIL), or one file a frame.
-
-Every file is written from numbers and a few words of SVG; no markup of the drawing's own file is in it.
-"""
+"""Vector clips as SVG: one file that moves by itself (SMIL), or one file a frame."""
 
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Sequence
 from pathlib import Path
-from xml.etree.ElementTree import Element, SubElement, tostring
+from xml.etree.ElementTree import Element, SubElement
 
-import torch
-from jaxtyping import Float
-from torch import Tensor
-
-from studio.clipart.vectors import CANVAS_PX, Color, Gradient, Stroke, VectorPath
+from studio.clipart.svg_writer import encoded, new_document, path_data, path_element, rounded
 from studio.export.files import replacing
 from studio.export.vector import VectorClip
 
-SHOWN_PX = 512
-"""Width and height that the files ask for."""
 _ZIP_DATE = (1980, 1, 1, 0, 0, 0)
-_SAMPLES = 33
 
 
 def write_animated_svg(clip: VectorClip, path: Path) -> None:
@@ -34,10 +23,10 @@ def write_animated_svg(clip: VectorClip, path: Path) -> None:
         StudioError: the file cannot be written.
     """
     keys = clip.keys()
-    times = ";".join(_number(time, 5) for time, _ in keys)
-    root, definitions = _document()
+    times = ";".join(rounded(time, 5) for time, _ in keys)
+    root, definitions = new_document()
     for moving in clip.paths:
-        element = _drawn(root, definitions, moving.rest)
+        element = path_element(root, definitions, moving.rest)
         by_frame = {
             frame: path_data([frames[frame] for frames in moving.frames], moving.rest.closed)
             for frame in sorted(set(clip.order))
@@ -46,7 +35,7 @@ def write_animated_svg(clip: VectorClip, path: Path) -> None:
         if len(set(by_frame.values())) == 1:
             continue
         animate = {"attributeName": "d", "values": ";".join(by_frame[frame] for _, frame in keys)}
-        animate |= {"keyTimes": times, "dur": f"{_number(clip.seconds, 5)}s"}
+        animate |= {"keyTimes": times, "dur": f"{rounded(clip.seconds, 5)}s"}
         animate |= {"repeatCount": "indefinite"} if clip.loops else {"fill": "freeze"}
         SubElement(element, "animate", animate)
     _write(root, path)
@@ -67,136 +56,13 @@ def write_svg_frames(clip: VectorClip, path: Path) -> None:
 
 def svg_frame(clip: VectorClip, frame: int) -> bytes:
     """An SVG file of one frame of a clip."""
-    root, definitions = _document()
+    root, definitions = new_document()
     for moving in clip.paths:
         curves = [frames[frame] for frames in moving.frames]
-        _drawn(root, definitions, moving.rest).set("d", path_data(curves, moving.rest.closed))
-    return _encoded(root)
-
-
-def svg_of(paths: Sequence[VectorPath]) -> bytes:
-    """An SVG file of paths at rest."""
-    root, definitions = _document()
-    for path in paths:
-        _drawn(root, definitions, path).set("d", path_data(path.subpaths, path.closed))
-    return _encoded(root)
-
-
-def path_data(subpaths: Sequence[Float[Tensor, "_ 4 2"]], closed: Sequence[bool]) -> str:
-    """SVG's ``d`` of cubic curves: the same commands wherever their points are."""
-    parts = []
-    for curves, ends in zip(subpaths, closed, strict=True):
-        words = [
-            _number(value)
-            for value in torch.cat([curves[0, :1], curves[:, 1:].reshape(-1, 2)]).reshape(-1).tolist()
-        ]
-        parts.append(f"M{words[0]} {words[1]}C{' '.join(words[2:])}{'Z' if ends else ''}")
-    return "".join(parts)
-
-
-# ------------------------------------------------------------------------------------------------- document
-
-
-def _document() -> tuple[Element, Element]:
-    """The root, and its element for gradients."""
-    size = str(SHOWN_PX)
-    root = Element("svg", {"xmlns": "http://www.w3.org/2000/svg", "width": size, "height": size})
-    root.set("viewBox", f"0 0 {CANVAS_PX} {CANVAS_PX}")
-    return root, SubElement(root, "defs")
-
-
-def _encoded(root: Element) -> bytes:
-    definitions = root[0]
-    if len(definitions) == 0:
-        root.remove(definitions)
-    text: str = tostring(root, encoding="unicode")
-    return f'<?xml version="1.0" encoding="UTF-8"?>\n{text}\n'.encode()
+        path_element(root, definitions, moving.rest).set("d", path_data(curves, moving.rest.closed))
+    return encoded(root)
 
 
 def _write(root: Element, path: Path) -> None:
     with replacing(path) as temporary:
-        temporary.write_bytes(_encoded(root))
-
-
-def _drawn(root: Element, definitions: Element, path: VectorPath) -> Element:
-    """A new ``path`` element with all but its ``d``, and the gradients that it needs."""
-    style = path.style
-    attributes = _paint("fill", style.fill, path, definitions)
-    if style.fill is not None and style.fill_rule != "nonzero":
-        attributes["fill-rule"] = style.fill_rule
-    if style.stroke is not None:
-        attributes |= _paint("stroke", style.stroke.paint, path, definitions) | _line(style.stroke)
-    return SubElement(root, "path", attributes)
-
-
-def _line(stroke: Stroke) -> dict[str, str]:
-    attributes = {"stroke-width": _number(stroke.width_px, 4)}
-    if stroke.cap != "butt":
-        attributes["stroke-linecap"] = stroke.cap
-    if stroke.join != "miter":
-        attributes["stroke-linejoin"] = stroke.join
-    elif stroke.miter_limit != 4.0:
-        attributes["stroke-miterlimit"] = _number(stroke.miter_limit)
-    if stroke.dashes_px:
-        attributes["stroke-dasharray"] = " ".join(_number(dash, 4) for dash in stroke.dashes_px)
-        attributes["stroke-dashoffset"] = _number(stroke.dash_offset_px, 4)
-    return attributes
-
-
-def _paint(
-    kind: str, paint: Color | Gradient | None, path: VectorPath, definitions: Element
-) -> dict[str, str]:
-    if paint is None:
-        return {kind: "none"}
-    if isinstance(paint, Gradient):
-        return {kind: f"url(#{_defined(paint, path, definitions)})"}
-    return {kind: _hex(paint)} | _opacity(f"{kind}-opacity", paint)
-
-
-def _opacity(key: str, color: Color) -> dict[str, str]:
-    return {} if color.opacity >= 1 else {key: _number(color.opacity, 4)}
-
-
-def _hex(color: Color) -> str:
-    return "#" + "".join(f"{round(255 * min(1.0, max(0.0, channel))):02x}" for channel in color.rgb)
-
-
-def _defined(gradient: Gradient, path: VectorPath, definitions: Element) -> str:
-    """The id of a gradient's new element, in units of the bounding box of the path, given at rest."""
-    linear = gradient.focus is None
-    name = f"g{len(definitions)}"
-    attributes = {"id": name, "spreadMethod": gradient.spread}
-    a, b, c, d, e, f = gradient.matrix
-    x, y, width, height = bounding_box(path.subpaths)
-    if min(width, height) > 1e-3:
-        a, c, e, b, d, f = a / width, c / width, (e - x) / width, b / height, d / height, (f - y) / height
-    else:
-        attributes["gradientUnits"] = "userSpaceOnUse"
-    attributes["gradientTransform"] = f"matrix({' '.join(_number(value, 6) for value in (a, b, c, d, e, f))})"
-    if gradient.focus is None:
-        attributes |= {"x1": "0", "y1": "0", "x2": "1", "y2": "0"}
-    else:
-        attributes |= {"cx": "0", "cy": "0", "r": "1"}
-        attributes |= {
-            key: _number(value, 6) for key, value in zip(("fx", "fy"), gradient.focus, strict=True)
-        }
-    element = SubElement(definitions, "linearGradient" if linear else "radialGradient", attributes)
-    for offset, color in gradient.stops:
-        stop = {"offset": _number(offset, 5), "stop-color": _hex(color)} | _opacity("stop-opacity", color)
-        SubElement(element, "stop", stop)
-    return name
-
-
-def bounding_box(subpaths: Sequence[Float[Tensor, "_ 4 2"]]) -> tuple[float, float, float, float]:
-    """x, y, width and height of curves, by points along them."""
-    t = torch.linspace(0, 1, _SAMPLES)[:, None]
-    basis = torch.cat([(1 - t) ** 3, 3 * (1 - t) ** 2 * t, 3 * (1 - t) * t**2, t**3], -1)
-    points = torch.einsum("sk,nkd->nsd", basis, torch.cat(list(subpaths))).reshape(-1, 2)
-    (x, y), (right, bottom) = points.amin(0).tolist(), points.amax(0).tolist()
-    return x, y, right - x, bottom - y
-
-
-def _number(value: float, digits: int = 2) -> str:
-    """As short as it is exact to so many digits."""
-    text = f"{value:.{digits}f}".rstrip("0").rstrip(".")
-    return "0" if text in ("-0", "") else text
+        temporary.write_bytes(encoded(root))

@@ -24,7 +24,7 @@ from studio.export.images import to_pixels
 from studio.export.lottie import write_lottie
 from studio.export.pictures import write_animation, write_contact_sheet, write_mp4
 from studio.export.shapes import Clip
-from studio.export.vector import VectorClip, vector_clip
+from studio.export.vector import MovingSheet, VectorClip, vector_clip
 from studio.export.views import pictures
 from studio.interfaces import Renderer
 from studio.recipes.config import CLIP, HOLDS_CURVES, ExportConfig
@@ -120,6 +120,13 @@ def _cut_out(drawn: Float[Tensor, "t 4 h w"]) -> NDArray[np.uint8]:
 
 def _curves(clip: Clip) -> VectorClip:
     film = clip.film
-    frames = torch.stack([to_canvas(frame.vertices) for frame in film.frames])
+    sheets = [
+        MovingSheet(
+            layer.paths.tolist(),
+            clip.puppet.sheets[layer.sheet].sheet,
+            torch.stack([to_canvas(frame.layers[number].vertices) for frame in film.frames]),
+        )
+        for number, layer in enumerate(clip.puppet.layers)
+    ]
     drawing = read_drawing(clip.source, _SHEET_SIZE)
-    return vector_clip(drawing, clip.sheet, frames, range(len(frames)), film.seconds, film.loops)
+    return vector_clip(drawing, sheets, range(len(film.frames)), film.seconds, film.loops)

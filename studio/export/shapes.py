@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from typing_extensions import assert_never
 
-from studio.clipart.sheet import Sheet
+from studio.clipart.puppet import Puppet
 from studio.ops.field import Field
 from studio.recipes.project import Project
 from studio.types import Animation, Cutout, Mesh, Splats
@@ -25,13 +25,13 @@ class Clip:
 
     Attributes:
         film: its frames.
-        sheet: the drawing's, at rest.
+        puppet: the drawing at rest.
         source: the drawing's file, whose curves vector formats show.
         project: what it can be animated from again.
     """
 
     film: Animation[Cutout]
-    sheet: Sheet
+    puppet: Puppet
     source: Path
     project: Project
 

@@ -60,23 +60,36 @@ class VectorClip:
         return [(index / max(count - 1, 1), frame) for index, frame in enumerate(self.order)]
 
 
+@dataclass(frozen=True)
+class MovingSheet:
+    """Some paths of a drawing and the sheet that takes them along.
+
+    Attributes:
+        paths: numbers of the drawing's paths.
+        sheet: at rest, under them.
+        frames: the sheet's vertices in each frame, in canvas pixels.
+    """
+
+    paths: Sequence[int]
+    sheet: Sheet
+    frames: Float[Tensor, "t v 2"]
+
+
 def vector_clip(
     drawing: Drawing,
-    sheet: Sheet,
-    frames: Float[Tensor, "t v 2"],
+    sheets: Sequence[MovingSheet],
     order: Sequence[int],
     seconds: float,
     loops: bool = True,
 ) -> VectorClip:
-    """Carries the curves of a drawing along with its sheet.
+    """Carries the curves of a drawing along with its sheets.
 
     A control point keeps its barycentric coordinates in the triangle that it lies in or, off the sheet, in
     the nearest one.
 
     Args:
         drawing: an SVG's.
-        sheet: at rest, under the drawing.
-        frames: the sheet's vertices in each frame, in canvas pixels.
+        sheets: each path of the drawing is in one of them.
         order: which frames are shown one after the other; at least one.
         seconds: how long that takes.
         loops: whether it then starts again.
@@ -89,20 +102,28 @@ def vector_clip(
             f"{drawing.name} is a picture without paths, and vector formats need an SVG: "
             "animate an SVG, or export GIF, WebP, APNG or MP4."
         )
-    places = frames.detach().cpu().double()
-    rest = tuple(_in_pieces(path) for path in drawing.paths)
-    points = torch.cat([subpath.reshape(-1, 2) for path in rest for subpath in path.subpaths])
-    corners, weights = carriers(points.double(), sheet)
+    moving: dict[int, MovingPath] = {}
+    for sheet in sheets:
+        rest = [_in_pieces(drawing.paths[number]) for number in sheet.paths]
+        moving |= zip(sheet.paths, _carried(rest, sheet), strict=True)
+    paths = tuple(moving[number] for number in range(len(drawing.paths)))
+    return VectorClip(drawing.name, paths, tuple(order), seconds, loops)
+
+
+def _carried(paths: Sequence[VectorPath], sheet: MovingSheet) -> list[MovingPath]:
+    points = torch.cat([subpath.reshape(-1, 2) for path in paths for subpath in path.subpaths])
+    corners, weights = carriers(points.double(), sheet.sheet)
+    places = sheet.frames.detach().cpu().double()
     moved = (places[:, corners] * weights[None, :, :, None]).sum(2).float()
-    paths, start = [], 0
-    for path in rest:
+    carried, start = [], 0
+    for path in paths:
         curves = []
         for subpath in path.subpaths:
             end = start + 4 * len(subpath)
-            curves.append(moved[:, start:end].reshape(len(frames), -1, 4, 2))
+            curves.append(moved[:, start:end].reshape(len(places), -1, 4, 2))
             start = end
-        paths.append(MovingPath(path, tuple(curves)))
-    return VectorClip(drawing.name, tuple(paths), tuple(order), seconds, loops)
+        carried.append(MovingPath(path, tuple(curves)))
+    return carried
 
 
 def carriers(points: Float[Tensor, "n 2"], sheet: Sheet) -> tuple[Int[Tensor, "n 3"], Float[Tensor, "n 3"]]:

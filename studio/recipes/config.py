@@ -450,6 +450,18 @@ Loop = Literal["there_and_back", "cyclic", "once"]
 
 
 @dataclass(frozen=True, kw_only=True, config=_CONFIG)
+class LayerConfig:
+    """Some paths of a drawing, moved on a sheet of their own."""
+
+    name: Annotated[str, Field(min_length=1, max_length=64)]
+    """For messages."""
+    paths: tuple[Annotated[int, Field(ge=0)], ...]
+    """Of the drawing, counted from 0 in the order of drawing; islands of one path count one by one."""
+    keypoints: tuple[Annotated[int, Field(ge=0)], ...] = ()
+    """That lead it, counted from 0; those that two layers share are joints. Left out, all that lie on it."""
+
+
+@dataclass(frozen=True, kw_only=True, config=_CONFIG)
 class ClipartConfig:
     """A drawing whose keypoints travel along curves and take the rest of it along, as rigidly as possible
     (AniClipart)."""
@@ -469,6 +481,11 @@ class ClipartConfig:
     """What moves: x, y on the drawing, in pixels of a canvas of 256. Left out, they are found."""
     bones: tuple[Bone, ...] | None = None
     """Pairs of ``keypoints``, counted from 0. Left out, the shortest tree over them."""
+    layers: tuple[LayerConfig, ...] = ()
+    """Groups of paths that move on sheets of their own; none for one sheet. Paths that no layer names are one
+    more."""
+    propose_layers: bool = False
+    """Where no layers are named, guess them: paths of one colour that touch, with what lies on them."""
     curves: tuple[CurveOffsets, ...] | None = None
     """For each keypoint the three control points that its curve begins with, beside its place at rest. Left
     out, the drawing begins at rest."""

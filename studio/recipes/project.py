@@ -16,7 +16,16 @@ from pydantic.dataclasses import dataclass
 
 from studio.errors import StudioError
 from studio.prompts import MAX_CHARACTERS
-from studio.recipes.config import Bone, CanvasPoint, ClipartConfig, Count, CurveOffsets, Loop, Positive
+from studio.recipes.config import (
+    Bone,
+    CanvasPoint,
+    ClipartConfig,
+    Count,
+    CurveOffsets,
+    LayerConfig,
+    Loop,
+    Positive,
+)
 
 MOST_BYTES = 2**20
 _CONFIG = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True)
@@ -65,6 +74,8 @@ class Project:
     """What moves."""
     bones: tuple[Bone, ...] | None = None
     """Pairs of keypoints; None for the shortest tree over them."""
+    layers: tuple[LayerConfig, ...] = ()
+    """Groups of paths that move on sheets of their own; see ``ClipartConfig``."""
     motion: ProjectMotion | None = None
     """None for a drawing at rest."""
     mesh: ProjectMesh = ProjectMesh()
@@ -139,5 +150,7 @@ def _message(problem: Any) -> str:
 
 def _keys(where: tuple[str | int, ...]) -> list[str]:
     """The keys of the table in which something is."""
-    owner: Any = {"motion": ProjectMotion, "mesh": ProjectMesh}.get(str(where[0]), Project)
+    owner: Any = {"motion": ProjectMotion, "mesh": ProjectMesh, "layers": LayerConfig}.get(
+        str(where[0]), Project
+    )
     return [field.name for field in fields(owner if len(where) > 1 else Project)]

@@ -18,7 +18,7 @@ from studio.ops.mesh_raster import (
     rasterize,
     sample,
 )
-from studio.types import Cameras, Cutout, RenderOutput
+from studio.types import Cameras, Cutout, CutoutLayer, RenderOutput
 
 _THICKNESS = 1e-3
 """Of the pile of faces in world units: enough to tell what is in front, too little to be seen."""
@@ -28,15 +28,25 @@ _THICKNESS = 1e-3
 class CutoutRenderer:
     """Draws clipart: implements ``Renderer[Cutout]``.
 
-    Where the mesh overlaps itself, the vertices that come later are in front, and what is behind shows
-    through what is transparent: two layers, a third is not seen.
+    Where a layer's mesh overlaps itself, the vertices that come later are in front, and what is behind shows
+    through what is transparent: two sheets of it, a third is not seen.
     """
 
     def __call__(
         self, primitives: Cutout, cameras: Cameras, background: Float[Tensor, "b 3"]
     ) -> RenderOutput:
         """Pictures over a background colour for each camera. Gradients reach the vertices."""
-        vertices = primitives.vertices
+        rgba = self._layer(primitives.layers[0], cameras)
+        for layer in primitives.layers[1:]:
+            above = self._layer(layer, cameras)
+            rgba = above + rgba * (1 - above[:, 3:]).clamp(min=0.0)
+        alpha = rgba[:, 3:]
+        behind_all = background.to(rgba)[:, :, None, None]
+        return RenderOutput(rgba[:, :3] + (1 - alpha) * behind_all, alpha)
+
+    def _layer(self, layer: CutoutLayer, cameras: Cameras) -> Float[Tensor, "b 4 h w"]:
+        """A layer alone, premultiplied."""
+        vertices = layer.vertices
         matrices = clip_matrices(
             cameras.world_to_camera.to(vertices),
             cameras.intrinsics.to(vertices),
@@ -44,24 +54,21 @@ class CutoutRenderer:
             cameras.height,
         )
         pile = torch.linspace(-0.5, 0.5, len(vertices)).to(vertices)[:, None] * _THICKNESS
-        front, face = self._layer(primitives, matrices, pile, cameras)
-        back, behind = self._layer(primitives, matrices, -pile, cameras)
+        front, face = self._nearest(layer, matrices, pile, cameras)
+        back, behind = self._nearest(layer, matrices, -pile, cameras)
         hidden = front[:, 3:] + (face == behind)[:, None].to(front)
-        rgba = front + back * (1 - hidden).clamp(min=0.0)
-        alpha = rgba[:, 3:]
-        behind_all = background.to(rgba)[:, :, None, None]
-        return RenderOutput(rgba[:, :3] + (1 - alpha) * behind_all, alpha)
+        return front + back * (1 - hidden).clamp(min=0.0)
 
-    def _layer(
-        self, cutout: Cutout, matrices: Float[Tensor, "b 4 4"], z: Float[Tensor, "v 1"], cameras: Cameras
+    def _nearest(
+        self, layer: CutoutLayer, matrices: Float[Tensor, "b 4 4"], z: Float[Tensor, "v 1"], cameras: Cameras
     ) -> tuple[Float[Tensor, "b 4 h w"], Tensor]:
         """What is nearest, premultiplied, and its faces."""
-        points = F.pad(torch.cat([cutout.vertices, z], dim=1), (0, 1), value=1.0)
+        points = F.pad(torch.cat([layer.vertices, z], dim=1), (0, 1), value=1.0)
         fragments: Fragments = rasterize(
-            points @ matrices.mT, cutout.faces, cameras.width, cameras.height, slopes=True
+            points @ matrices.mT, layer.faces, cameras.width, cameras.height, slopes=True
         )
-        uv = interpolate(cutout.uvs, cutout.faces, fragments)
-        size = cutout.levels[0].shape[1:3]
-        level = level_of(interpolate_slopes(cutout.uvs, cutout.faces, fragments).detach(), *size)
-        rgba = sample(cutout.levels, uv, level, wrap="clamp")
+        uv = interpolate(layer.uvs, layer.faces, fragments)
+        size = layer.levels[0].shape[1:3]
+        level = level_of(interpolate_slopes(layer.uvs, layer.faces, fragments).detach(), *size)
+        rgba = sample(layer.levels, uv, level, wrap="clamp")
         return rgba * fragments.alpha, fragments.face

@@ -158,6 +158,13 @@ def project_lines(project: Project) -> tuple[str, ...]:
         f"stages.0.scene.edge_px={project.mesh.edge_px}",
         f"stages.0.scene.margin_px={project.mesh.margin_px}",
     ]
+    if project.layers:
+        tables = (
+            f"{{name={quoted(layer.name)}, paths={json.dumps(layer.paths)}, "
+            f"keypoints={json.dumps(layer.keypoints)}}}"
+            for layer in project.layers
+        )
+        lines.append(f"stages.0.scene.layers=[{', '.join(tables)}]")
     if (motion := project.motion) is not None:
         lines += [
             f"stages.0.scene.curves={json.dumps(motion.delta)}",

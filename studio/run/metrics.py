@@ -96,23 +96,23 @@ def clip_metrics(
 def identity_db(scene: Clipart, renderer: Renderer[Any], times: Float[Tensor, "t"], size: int = 512) -> float:
     """How like the drawing the frames of a clip are once their motion is undone.
 
-    Each frame is laid over the sheet at rest, every triangle taking from it what it shows there, and compared
-    with the drawing, both over white: PSNR in dB over all frames together, where the drawing is at rest and
-    the frame shows one layer of the sheet, not one before another.
+    Each frame is laid over the sheets at rest, every triangle taking from it what it shows there, and
+    compared with the drawing, both over white: PSNR in dB over all frames together, where both show one sheet
+    once, not one before another or before itself.
     """
     camera, white = front(size, size), torch.ones(1, 3)
     with torch.no_grad():
         rest = scene.at(None)
         still = renderer(rest, camera, white)
-        drawn_at_rest = still.alpha > 0.5
+        bare = _sheets(scene, rest)
+        drawn_at_rest = (still.alpha > 0.5) & (renderer(_veiled(bare), camera, white).alpha < 0.6)
         errors = []
         for time in times:
             posed = scene.at(time)
-            # Half transparent, the sheet is denser where it lies twice.
-            veil = replace(posed, levels=(posed.vertices.new_full((1, 1, 1, 4), 0.5),))
-            once = (renderer(veil, camera, white).alpha < 0.6).float().expand(-1, 3, -1, -1)
+            sheets = _sheets(scene, posed)
+            once = (renderer(_veiled(sheets), camera, white).alpha < 0.6).float().expand(-1, 3, -1, -1)
             undone, seen = (
-                renderer(_worn(rest, posed, picture), camera, white).rgb
+                renderer(_worn(bare, sheets, picture), camera, white).rgb
                 for picture in (renderer(posed, camera, white).rgb, once)
             )
             compared = (drawn_at_rest & (seen[:, :1] > 0.99)).expand_as(undone)
@@ -121,10 +121,28 @@ def identity_db(scene: Clipart, renderer: Renderer[Any], times: Float[Tensor, "t
     return float(-10 * error.log10())
 
 
+def _sheets(scene: Clipart, cutout: Cutout) -> Cutout:
+    """One layer of each sheet."""
+    first = {layer.sheet: number for number, layer in reversed([*enumerate(scene.puppet.layers)])}
+    return Cutout(tuple(cutout.layers[number] for number in sorted(first.values())))
+
+
+def _veiled(sheets: Cutout) -> Cutout:
+    """Sheets half transparent: denser where they lie twice."""
+    veil = (sheets.vertices.new_full((1, 1, 1, 4), 0.5),)
+    return Cutout(tuple(replace(layer, levels=veil) for layer in sheets.layers))
+
+
 def _worn(rest: Cutout, posed: Cutout, picture: Float[Tensor, "1 3 h w"]) -> Cutout:
-    """The sheet at rest, showing what a picture of the posed sheet shows of each of its triangles."""
+    """Sheets at rest, showing what a picture of the posed sheets shows of each of their triangles."""
     texture = torch.cat([picture, torch.ones_like(picture[:, :1])], dim=1).movedim(1, -1)
-    return replace(rest, uvs=posed.vertices + 0.5, levels=tuple(texture_levels(texture)))
+    levels = tuple(texture_levels(texture))
+    return Cutout(
+        tuple(
+            replace(layer, uvs=moved.vertices + 0.5, levels=levels)
+            for layer, moved in zip(rest.layers, posed.layers, strict=True)
+        )
+    )
 
 
 def combined(figures: Sequence[Mapping[str, Figure]]) -> dict[str, Figure]:

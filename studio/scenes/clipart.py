@@ -13,11 +13,12 @@ from torch import Tensor
 from typing_extensions import assert_never
 
 from studio.clipart.drawing import CANVAS_PX, read_drawing
+from studio.clipart.layers import Group, layered, proposed
 from studio.clipart.puppet import Puppet
 from studio.clipart.sheet import KEYPOINT_DIGITS, sheet_of
 from studio.errors import StudioError
 from studio.interfaces import ParameterGroup
-from studio.recipes.config import ClipartConfig
+from studio.recipes.config import ClipartConfig, LayerConfig
 from studio.recipes.project import Project, ProjectMesh, ProjectMotion
 from studio.resources import clipart
 from studio.types import Animation, Cutout
@@ -62,7 +63,7 @@ class Clipart:
 
     def __len__(self) -> int:
         """Triangles."""
-        return len(self.puppet.sheet.faces)
+        return len(self.puppet.faces)
 
     def keypoints(self, times: Float[Tensor, "t"]) -> Float[Tensor, "t k 2"]:
         """Where the keypoints are, in canvas pixels."""
@@ -114,7 +115,8 @@ class Clipart:
             prompt=prompt,
             seed=seed,
             keypoints=tuple(map(tuple, rounded(self.puppet.keypoints))),
-            bones=tuple(map(tuple, self.puppet.sheet.bones.tolist())),
+            bones=tuple(map(tuple, self.puppet.bones.tolist())),
+            layers=self.config.layers or _named(self.puppet),
             motion=ProjectMotion(
                 delta=tuple((tuple(a), tuple(b), tuple(c)) for a, b, c in rounded(self.curves)),
                 loop=self.config.loop,
@@ -126,7 +128,7 @@ class Clipart:
 
     def bone_stretch(self, times: Float[Tensor, "t"]) -> Float[Tensor, ""]:
         """Mean squared change of the bones' lengths, as shares of the canvas (AniClipart)."""
-        bones = self.puppet.sheet.bones
+        bones = self.puppet.bones
         if len(bones) == 0:
             return self.curves.sum() * 0.0
         now, rest = self.keypoints(times) / CANVAS_PX, self.puppet.keypoints / CANVAS_PX
@@ -141,8 +143,8 @@ class Clipart:
 
     def area_shares(self, times: Float[Tensor, "t"]) -> Float[Tensor, "t f"]:
         """The triangles' signed areas as shares of those at rest; negative where one is flipped."""
-        posed, sheet = self.puppet.deform(self.keypoints(times)), self.puppet.sheet
-        return _areas(posed, sheet.faces) / _areas(sheet.vertices[None], sheet.faces)
+        puppet, faces = self.puppet, self.puppet.faces
+        return _areas(puppet.deform(self.keypoints(times)), faces) / _areas(puppet.vertices[None], faces)
 
     def upkeep(self, step: int, rng: torch.Generator) -> None:
         """Keeps the control points within ``reach_px``, and with them the curves, which lie among them."""
@@ -196,6 +198,8 @@ def puppet_of(config: ClipartConfig) -> Puppet:
         margin_px=config.margin_px,
         keypoints=config.keypoints,
         bones=config.bones,
+        layers=config.layers,
+        propose_layers=config.propose_layers,
     )
     return _puppet(at_rest, stamp)
 
@@ -205,7 +209,20 @@ def _puppet(config: ClipartConfig, stamp: int) -> Puppet:
     drawing = read_drawing(Path(config.path), config.texture_size)
     keypoints = None if config.keypoints is None else torch.tensor(config.keypoints).reshape(-1, 2)
     bones = None if config.bones is None else torch.tensor(config.bones, dtype=torch.long).reshape(-1, 2)
-    return Puppet.of(drawing, sheet_of(drawing, keypoints, bones, config.edge_px, config.margin_px))
+    sheet = sheet_of(drawing, keypoints, bones, config.edge_px, config.margin_px)
+    groups = tuple(Group(layer.name, layer.paths, layer.keypoints) for layer in config.layers)
+    if config.propose_layers and not groups:
+        groups = proposed(drawing, sheet, config.margin_px)
+    return Puppet.of(drawing, sheet, layered(drawing, sheet, groups, config.edge_px, config.margin_px))
+
+
+def _named(puppet: Puppet) -> tuple[LayerConfig, ...]:
+    """The layers of a puppet as a recipe names them; none where it has one."""
+    if len(puppet.sheets) == 1:
+        return ()
+    return tuple(
+        LayerConfig(name=group.name, paths=group.paths, keypoints=group.keypoints) for group in puppet.groups
+    )
 
 
 def _bezier(t: Float[Tensor, "t"]) -> Float[Tensor, "t 3"]:

@@ -16,12 +16,13 @@ from torch import Tensor
 
 from studio.clipart.drawing import CANVAS_PX, read_drawing
 from studio.clipart.sheet import sheet_of
+from studio.clipart.svg_writer import path_data, svg_of
 from studio.errors import StudioError
-from studio.export.animated_svg import path_data, svg_of, write_animated_svg, write_svg_frames
+from studio.export.animated_svg import write_animated_svg, write_svg_frames
 from studio.export.lottie import lottie_of, write_lottie
-from studio.export.vector import MovingPath, VectorClip, carriers, vector_clip
+from studio.export.vector import MovingPath, MovingSheet, VectorClip, carriers, vector_clip
 from studio.resources import clipart
-from tests.export.vector_clips import PAINTS, bending, drawn, drawn_frame
+from tests.export.vector_clips import PAINTS, bending, drawn, drawn_frame, on_one_sheet
 
 SVG = "{http://www.w3.org/2000/svg}"
 SIZE = 256
@@ -48,7 +49,7 @@ def test_an_affine_map_of_the_sheet_maps_every_curve() -> None:
     sheet = sheet_of(drawing)
     linear, shift = torch.tensor([[0.8, 0.3], [-0.2, 1.1]]), torch.tensor([5.0, -9.0])
     frames = torch.stack([sheet.vertices, sheet.vertices @ linear.T + shift])
-    made = vector_clip(drawing, sheet, frames, [0, 1], 1.0)
+    made = vector_clip(drawing, on_one_sheet(drawing, sheet, frames), [0, 1], 1.0)
     for path, source in zip(made.paths, drawing.paths, strict=True):
         rest = torch.cat([curves.reshape(-1, 2) for curves in path.rest.subpaths])
         torch.testing.assert_close(points_of(path, 0), rest, atol=1e-3, rtol=0)
@@ -56,6 +57,27 @@ def test_an_affine_map_of_the_sheet_maps_every_curve() -> None:
         for cut, whole in zip(path.rest.subpaths, source.subpaths, strict=True):
             assert torch.equal(cut[0, 0], whole[0, 0]) and torch.equal(cut[-1, 3], whole[-1, 3])
             torch.testing.assert_close(cut[1:, 0], cut[:-1, 3])
+
+
+def test_each_path_goes_with_its_own_sheet() -> None:
+    """The claws are shifted and the rest is not; the order of drawing stays, in every format."""
+    drawing = read_drawing(clipart("crab"), texture_size=SIZE)
+    sheet, shift = sheet_of(drawing), torch.tensor([10.0, -4.0])
+    claws, rest = (0, 1, 4), [2, 3, *range(5, len(drawing.paths))]
+    moved, still = (torch.stack([sheet.vertices, sheet.vertices + step]) for step in (shift, 0 * shift))
+    made = vector_clip(
+        drawing, [MovingSheet(rest, sheet, still), MovingSheet(claws, sheet, moved)], [0, 1], 1.0
+    )
+    assert len(made.paths) == len(drawing.paths)
+    for number, (path, source) in enumerate(zip(made.paths, drawing.paths, strict=True)):
+        assert path.rest.style is source.style
+        step = points_of(path, 1) - points_of(path, 0)
+        expected = (shift if number in claws else 0 * shift).expand_as(step)
+        torch.testing.assert_close(step, expected, atol=1e-3, rtol=0)
+    groups = lottie_of(made)["layers"][0]["shapes"]
+    assert [group["nm"] for group in groups][::-1] == [f"path {n}" for n in range(len(drawing.paths))]
+    moves = [group["it"][0]["ks"]["a"] == 1 for group in groups[::-1]]
+    assert [number for number, moving in enumerate(moves) if moving] == list(claws)
 
 
 def test_points_off_the_sheet_hang_on_the_nearest_triangle() -> None:
@@ -207,7 +229,7 @@ def test_a_linear_gradient_of_lottie_is_exact_under_affine_maps(paints: Path) ->
     sheet = sheet_of(drawing)
     linear, shift = torch.tensor([[0.8, 0.3], [-0.2, 1.1]]), torch.tensor([5.0, -9.0])
     frames = torch.stack([sheet.vertices, sheet.vertices @ linear.T + shift])
-    clip = vector_clip(drawing, sheet, frames, [0, 1], 1.0)
+    clip = vector_clip(drawing, on_one_sheet(drawing, sheet, frames), [0, 1], 1.0)
     (fill,) = (item for item in lottie_of(clip)["layers"][0]["shapes"][-1]["it"] if item["ty"] == "gf")
     points = points_of(clip.paths[0], 0), points_of(clip.paths[0], 1)
     offsets = []

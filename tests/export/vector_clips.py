@@ -12,10 +12,10 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from studio.clipart.drawing import CANVAS_PX, read_drawing
-from studio.clipart.sheet import sheet_of
+from studio.clipart.drawing import CANVAS_PX, Drawing, read_drawing
+from studio.clipart.sheet import Sheet, sheet_of
 from studio.export.animated_svg import svg_frame
-from studio.export.vector import VectorClip, vector_clip
+from studio.export.vector import MovingSheet, VectorClip, vector_clip
 
 PAINTS = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 100 100">
 <linearGradient id="a" x2="1" y2="1"><stop stop-color="#f40"/>
@@ -37,13 +37,18 @@ def bent(points: Float[Tensor, "v 2"], time: float) -> Float[Tensor, "v 2"]:
     return points + steps
 
 
+def on_one_sheet(drawing: Drawing, sheet: Sheet, frames: Float[Tensor, "t v 2"]) -> list[MovingSheet]:
+    """All paths of a drawing on the same sheet."""
+    return [MovingSheet(range(len(drawing.paths)), sheet, frames)]
+
+
 def bending(svg: Path, frames: int = 6, loops: bool = True, seconds: float = 1.0) -> VectorClip:
     """A clip that goes from rest to the most and back."""
     drawing = read_drawing(svg, texture_size=CANVAS_PX)
     sheet = sheet_of(drawing)
     places = torch.stack([bent(sheet.vertices, 0.5 * index / (frames - 1)) for index in range(frames)])
     order = [*range(frames), *range(frames - 2, 0, -1)]
-    return vector_clip(drawing, sheet, places, order, seconds, loops)
+    return vector_clip(drawing, on_one_sheet(drawing, sheet, places), order, seconds, loops)
 
 
 def drawn(svg: bytes, size: int) -> Float[np.ndarray, "h w 3"]:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from studio.errors import StudioError
+from studio.recipes.config import LayerConfig
 from studio.recipes.project import Project, ProjectMotion, project_json, project_of, read_project
 
 CURVE = ((0.5, 1.0), (2.0, -3.25), (4.0, 0.0))
@@ -16,6 +17,7 @@ PROJECT = Project(
     prompt='the "crab" is naïve',
     keypoints=((100.0, 120.5), (140.25, 120.0)),
     bones=((0, 1),),
+    layers=(LayerConfig(name='the "claw"', paths=(2, 0), keypoints=(1,)), LayerConfig(name="b", paths=(1,))),
     motion=ProjectMotion(delta=(CURVE, CURVE), loop="cyclic", frames=30, fps=15.0),
 )
 
@@ -56,6 +58,14 @@ def test_keypoints_are_enough() -> None:
             r"bones.0.0 is -1; expected greater than or equal to 0",
         ),
         ('{"keypoints": [[1, 2]], "bones": [[0.5, 0]]}', r"bones.0.0 is 0.5; expected a valid integer"),
+        (
+            '{"keypoints": [[1, 2]], "layers": [{"name": "a", "paths": [-1]}]}',
+            r"layers.0.paths.0 is -1; expected greater than or equal to 0",
+        ),
+        (
+            '{"keypoints": [[1, 2]], "layers": [{"name": "a"}]}',
+            r"layers.0.paths is missing; expected name, paths, keypoints",
+        ),
         ('{"keypoints": [[1, 2]], "version": 2}', "version is 2; expected 1"),
         ('{"keypoints": [[1, 2]], "canvas": 512}', "canvas is 512; expected 256"),
         (

@@ -13,7 +13,7 @@ from studio.evaluate.metrics import psnr
 from studio.ops.mesh_raster import texture_levels
 from studio.renderers.cutouts import CutoutRenderer
 from studio.resources import clipart
-from studio.types import Cutout
+from studio.types import Cutout, CutoutLayer
 
 WHITE, BLACK = torch.ones(1, 3), torch.zeros(1, 3)
 
@@ -40,7 +40,7 @@ def test_what_is_behind_shows_through() -> None:
     texture[0, :, 0], texture[0, :, 1] = torch.tensor([0.5, 0, 0, 0.5]), torch.tensor([0, 0.5, 0, 0.5])
     faces = torch.tensor([[0, 1, 2], [0, 2, 3], [4, 5, 6], [4, 6, 7]])
     uvs = torch.tensor([[0.25, 0.5]] * 4 + [[0.75, 0.5]] * 4)
-    cutout = Cutout(torch.cat([square(-0.1), square(0.1)]), faces, uvs, (texture,))
+    cutout = Cutout((CutoutLayer(torch.cat([square(-0.1), square(0.1)]), faces, uvs, (texture,)),))
     seen = CutoutRenderer()(cutout, front(64, 64), WHITE)
     row, left, middle, right = 32, 12, 32, 51
     red, green = torch.tensor([1.0, 0.5, 0.5]), torch.tensor([0.5, 1.0, 0.5])
@@ -62,7 +62,7 @@ def test_gradients_on_vertices_are_slopes() -> None:
     weights = torch.nn.functional.interpolate(weights, size=(128, 128), mode="bicubic")
 
     def loss(moved: Tensor) -> Tensor:
-        cutout = Cutout(moved, faces, uvs, tuple(texture_levels(texture)[:1]))
+        cutout = Cutout((CutoutLayer(moved, faces, uvs, tuple(texture_levels(texture)[:1])),))
         return (CutoutRenderer()(cutout, front(128, 128), BLACK).rgb * weights).sum()
 
     leaf = vertices.clone().requires_grad_()

@@ -45,7 +45,7 @@ def dancer() -> Clipart:
 def in_motion(still: Clipart, reach_px: float) -> Clipart:
     """Random curves, smoothed along the bones, whose ends are so far from rest on average."""
     curves = torch.randn(still.curves.shape, generator=torch.Generator().manual_seed(0))
-    first, second = still.puppet.sheet.bones.unbind(1)
+    first, second = still.puppet.bones.unbind(1)
     near = torch.eye(len(curves))
     near[first, second] = near[second, first] = 1.0
     for _ in range(8):

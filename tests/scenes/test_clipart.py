@@ -11,8 +11,10 @@ from torch import Tensor
 
 from studio.clipart.drawing import CANVAS_PX
 from studio.errors import StudioError
-from studio.recipes.config import ClipartConfig
+from studio.recipes.config import ClipartConfig, LayerConfig
+from studio.recipes.load import load
 from studio.recipes.project import project_json
+from studio.run.asked import project_lines
 from studio.scenes.clipart import Clipart, _puppet
 
 
@@ -76,7 +78,7 @@ def test_bones_and_triangles_are_judged_by_their_change(crab: Clipart) -> None:
     center = crab.puppet.keypoints.mean(0)
     grown[:, 2] = crab.puppet.keypoints - center
     scene = Clipart(crab.puppet, grown, crab.config)
-    ends = crab.puppet.keypoints[crab.puppet.sheet.bones] / 256
+    ends = crab.puppet.keypoints[crab.puppet.bones] / 256
     lengths = (ends[:, 0] - ends[:, 1]).norm(dim=-1)
     expected = (lengths.square() * (0 + 1 / 64 + 1)).mean() / 3
     torch.testing.assert_close(scene.bone_stretch(times), expected, atol=1e-6, rtol=1e-4)
@@ -85,15 +87,15 @@ def test_bones_and_triangles_are_judged_by_their_change(crab: Clipart) -> None:
 def test_flips_are_what_a_loop_over_triangles_finds(crab: Clipart) -> None:
     scene, time = moving(crab, size=60.0), torch.tensor([0.8])
     with torch.no_grad():
-        (posed,), rest = scene.puppet.deform(scene.keypoints(time)), scene.puppet.sheet.vertices
+        (posed,), rest = scene.puppet.deform(scene.keypoints(time)), scene.puppet.vertices
     total, flipped = 0.0, 0
-    for face in scene.puppet.sheet.faces:
+    for face in scene.puppet.faces:
         now, before = (
             float(torch.linalg.det(points[face[1:]] - points[face[0]])) for points in (posed, rest)
         )
         total += max(0.0, 0.2 - now / before) ** 2
         flipped += now / before < 0
-    expected = total / len(scene.puppet.sheet.faces)
+    expected = total / len(scene.puppet.faces)
     assert expected > 0.01 and flipped > 0
     assert int((scene.area_shares(time) < 0).sum()) == flipped
     assert float(scene.flips(time).detach()) == pytest.approx(expected, rel=1e-3)
@@ -144,11 +146,9 @@ def test_the_same_drawing_gives_the_same_project(crab: Clipart) -> None:
         first, second = (scene.project("it jumps", 3, scene.animation(4, 2.0)) for scene in scenes)
     assert project_json(first) == project_json(second)
     config = ClipartConfig(path="crab", texture_size=128, keypoints=first.keypoints, bones=first.bones)
-    again = Clipart.initial(config).puppet.sheet
-    torch.testing.assert_close(again.vertices, crab.puppet.sheet.vertices, atol=1e-3, rtol=0)
-    assert torch.equal(again.faces, crab.puppet.sheet.faces) and torch.equal(
-        again.bones, crab.puppet.sheet.bones
-    )
+    again = Clipart.initial(config).puppet
+    torch.testing.assert_close(again.vertices, crab.puppet.vertices, atol=1e-3, rtol=0)
+    assert torch.equal(again.faces, crab.puppet.faces) and torch.equal(again.bones, crab.puppet.bones)
 
 
 def test_a_scene_comes_back_from_its_state(crab: Clipart) -> None:
@@ -156,9 +156,32 @@ def test_a_scene_comes_back_from_its_state(crab: Clipart) -> None:
     again = Clipart.from_state(scene.state(), scene.config)
     time = torch.tensor(0.6)
     assert torch.equal(again.at(time).vertices, scene.at(time).vertices)
-    assert all(map(torch.equal, again.at(time).levels, scene.at(time).levels))
-    with pytest.raises(StudioError, match="lacks arap/edges; it is damaged"):
-        Clipart.from_state({k: v for k, v in scene.state().items() if k != "arap/edges"}, scene.config)
+    (ours,), (before,) = again.at(time).layers, scene.at(time).layers
+    assert all(map(torch.equal, ours.levels, before.levels))
+    with pytest.raises(StudioError, match="lacks sheet0/arap/edges; it is damaged"):
+        Clipart.from_state({k: v for k, v in scene.state().items() if k != "sheet0/arap/edges"}, scene.config)
+
+
+def test_layers_of_a_recipe_come_back_from_its_project() -> None:
+    """Named ones as they were named; guessed ones with the paths and keypoints of the guess."""
+    named = (LayerConfig(name="claw", paths=(0, 1, 10)), LayerConfig(name="other claw", paths=(2, 3, 11)))
+    config = ClipartConfig(path="crab", texture_size=64, edge_px=24.0, layers=named)
+    guess = replace(config, layers=(), propose_layers=True)
+    for asked in (config, guess):
+        scene = Clipart.initial(asked)
+        assert len(scene.puppet.layers) > 2 and len(scene) == len(scene.puppet.faces)
+        with torch.no_grad():
+            assert float(scene.flips(torch.tensor([0.5]))) == 0.0
+            project = scene.project("it waves", 0, scene.animation(2, 1.0))
+        if asked is config:
+            assert project.layers == named
+        preset = load("aniclipart", "it waves", ("stages.0.scene.path='crab'", *project_lines(project)))
+        again = preset.stages[0].scene
+        assert isinstance(again, ClipartConfig) and again.layers == project.layers
+        back = Clipart.initial(replace(again, curves=None))
+        assert back.puppet.groups == scene.puppet.groups
+        whole = Clipart.from_state(scene.state(), asked)
+        assert torch.equal(whole.puppet.faces, scene.puppet.faces)
 
 
 def test_a_known_motion_is_found_again(crab: Clipart) -> None:

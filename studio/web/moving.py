@@ -35,7 +35,7 @@ def page(service: Service, blocks: gr.Blocks) -> None:
     with gr.Row():
         frames = gr.Number(24, label="Frames", precision=0, minimum=2, maximum=240)
         seconds = gr.Number(2.0, label="Seconds", minimum=0.1, maximum=60)
-        loops = gr.Checkbox(False, label="Loops", min_width=190)
+        loops = gr.Checkbox(False, label="Loops", elem_id="loops")
         steps = gr.Number(
             0, label="Steps (0: the preset's own)", precision=0, minimum=0, elem_id="moving-steps"
         )

@@ -34,9 +34,9 @@ class Measure:
         ray: on a local Ray cluster instead of on processes of the batch's own.
     """
 
-    rows: int = 36
+    rows: int = 60
     workers: int = 2
-    steps: int = 200
+    steps: int = 250
     ray: bool = False
 
 

@@ -66,7 +66,7 @@ class DepthMoments:
 
 
 def depth_moments(splats: Splats, renderer: Renderer[Splats], camera: Cameras) -> DepthMoments:
-    """One picture of the splats painted with the first three moments of their depths."""
+    """One picture of the splats painted with the first three moments of their depths; on the CPU."""
     axis, offset = camera.world_to_camera[0, 2, :3], camera.world_to_camera[0, 2, 3]
     depth = splats.means @ axis + offset
     # Each splat's own standard deviation along the view: fog begins to hide before its splats' centres.
@@ -77,7 +77,7 @@ def depth_moments(splats: Splats, renderer: Renderer[Splats], camera: Cameras) -
     powers = torch.stack([u, u**2 + sigma**2, u**3 + 3 * u * sigma**2], dim=-1)
     paint = (powers - 0.5) / SH_DEGREE_0
     output = renderer(replace(splats, sh=paint[:, None]), camera, splats.means.new_zeros(1, 3))
-    return DepthMoments(torch.cat([output.alpha[0], output.rgb[0]]), nearest, farthest)
+    return DepthMoments(torch.cat([output.alpha[0], output.rgb[0]]).cpu(), nearest, farthest)
 
 
 def typical_spread(views: Sequence[DepthMoments]) -> float:

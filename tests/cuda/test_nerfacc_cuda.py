@@ -15,7 +15,7 @@ from tests.renderers.test_volume import field, views
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_draws_the_same_pictures_and_gradients() -> None:
-    """To a hundredth: the samples of both begin at other places of a ray."""
+    """To a fiftieth: the samples of both begin at other places of a ray."""
     pytest.importorskip("nerfacc")
     here = field()
     full = OccupancyGrid.full(8, "cuda")
@@ -33,4 +33,4 @@ def test_draws_the_same_pictures_and_gradients() -> None:
         return shown.rgb.detach(), gradient
 
     for one, two in zip(drawn("nerfacc"), drawn("auto"), strict=True):
-        torch.testing.assert_close(one, two, atol=1e-2 * float(two.abs().max()), rtol=0)
+        torch.testing.assert_close(one, two, atol=2e-2 * float(two.abs().max()), rtol=0)

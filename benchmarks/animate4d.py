@@ -51,7 +51,7 @@ MODELS: dict[str, MotionName] = {
     "a teddy bear": "bend",
     "a red fire hydrant": "sway",
     "a toaster": "turn",
-    "a snowman": "twist",
+    "a chair": "sway",
 }
 """Prompts, each of which names a model, and how it moves."""
 
@@ -61,11 +61,11 @@ class Animate4d:
     """What to move, and what is known beside the video."""
 
     beside: Annotated[tuple[Beside, ...], tyro.conf.Positional] = ("oracle", "prior", "front")
-    size: int = 48
+    size: int = 64
     """Width and height of the pictures in pixels."""
-    splats: int = 2000
+    splats: int = 3000
     """Of each model."""
-    steps: tuple[int, int, int] = (400, 300, 200)
+    steps: tuple[int, int, int] = (500, 500, 600)
     """At rest, of the motion, and of motion and shape in turn."""
     pictures: Path | None = None
     """Where to put pictures of each result above the truth; left out, nowhere."""

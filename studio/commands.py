@@ -239,8 +239,10 @@ def presets(command: arguments.PresetsList | arguments.PresetsShow) -> int:
     """Names the presets, or prints one with every key."""
     match command:
         case arguments.PresetsList():
-            for name in load.preset_names():
-                print(f"{name:<16}{load.load(name).description}")
+            names = load.preset_names()
+            width = max(map(len, names)) + 2
+            for name in names:
+                print(f"{name:<{width}}{load.load(name).description}")
         case arguments.PresetsShow():
             print(load.to_toml(load.load(command.preset)), end="")
         case _:

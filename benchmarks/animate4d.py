@@ -1,4 +1,4 @@
-"""Moves four models of the catalogue as videos of them say, and asks how well other sides were guessed.
+"""Moves five models of the catalogue as videos of them say, and asks how well other sides were guessed.
 
 Run with ``python benchmarks/animate4d.py``. Each model stands still, is fitted to known pictures, and is then
 moved by the preset ``pla4d-draft`` as 16 frames say, filmed in front of the known motion from a distance that
@@ -51,6 +51,7 @@ MODELS: dict[str, MotionName] = {
     "a teddy bear": "bend",
     "a red fire hydrant": "sway",
     "a toaster": "turn",
+    "a snowman": "bend",
     "a chair": "sway",
 }
 """Prompts, each of which names a model, and how it moves."""

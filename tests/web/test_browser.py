@@ -149,7 +149,7 @@ def test_a_table_is_watched_and_downloaded(
     page = person.new_page()
     page.goto(f"{server.url}batch")
     table = page.locator("#table input[type=file]")
-    rows = f"a red cube,{server.recipe},10\n"
+    rows = f"a red cube,{offered},10\n"
     table.set_input_files(
         {"name": "wrong.csv", "mimeType": "text/csv", "buffer": b"prompt,preset\na,nothing\n"}
     )

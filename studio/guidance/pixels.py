@@ -116,8 +116,7 @@ class Filmed:
 
     def knows(self, cameras: Cameras) -> Bool[Tensor, "b"]:
         """Views from the front."""
-        azimuth_deg = (cameras.azimuth_deg + 180) % 360 - 180
-        return (azimuth_deg.abs() <= _FRONT_DEG) & (cameras.elevation_deg.abs() <= _FRONT_DEG)
+        return from_the_front(cameras)
 
     def __call__(self, cameras: Cameras, background: Float[Tensor, "b 3"]) -> Float[Tensor, "b 3 h w"]:
         """The frames at the cameras' times."""
@@ -143,6 +142,12 @@ class Filmed:
             around = (left, width - inner[1] - left, top, height - inner[0] - top)
             self._fitted[height, width] = pad(frames, around).clamp(0, 1)
         return self._fitted[height, width]
+
+
+def from_the_front(cameras: Cameras) -> Bool[Tensor, "b"]:
+    """Which views are those of a video."""
+    azimuth_deg = (cameras.azimuth_deg + 180) % 360 - 180
+    return (azimuth_deg.abs() <= _FRONT_DEG) & (cameras.elevation_deg.abs() <= _FRONT_DEG)
 
 
 def blurred(images: Float[Tensor, "b c h w"], std_px: float) -> Float[Tensor, "b c h w"]:

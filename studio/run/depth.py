@@ -6,14 +6,13 @@ import torch
 from torch.nn.functional import normalize
 
 from studio.cameras import build_cameras
+from studio.guidance.pixels import from_the_front
 from studio.randomness import generator
 from studio.recipes.config import DeformableConfig, Recipe, Stage
 from studio.recipes.ramps import extremes
 
 _MOMENTS = 32
 """At which cameras are drawn."""
-_FRONT = 0.999
-"""Cosine from the z axis of views that a video shows."""
 
 
 def depth_confidence(recipe: Recipe) -> float | None:
@@ -37,7 +36,7 @@ def seen_apart(stage: Stage) -> float:
         for moment in range(_MOMENTS):
             drawn = sampler(moment / _MOMENTS, generator(0, "depth", moment))
             away = normalize(drawn.positions, dim=1)
-            directions.append(away[away[:, 2] > _FRONT] if term.compares_with_video else away)
+            directions.append(away[from_the_front(drawn)] if term.compares_with_video else away)
     seen = torch.cat([torch.zeros(0, 3), *directions]).double()
     if len(seen) == 0:
         return 0.0

@@ -118,10 +118,21 @@ class Filmed:
         """Views from the front."""
         return from_the_front(cameras)
 
+    @property
+    def side(self) -> int:
+        """Width and height in pixels of the square that a frame stands in as it is."""
+        return max(self._rgba.shape[2:])
+
     def __call__(self, cameras: Cameras, background: Float[Tensor, "b 3"]) -> Float[Tensor, "b 3 h w"]:
         """The frames at the cameras' times."""
-        frames = self._at_size(cameras.height, cameras.width)
-        time = torch.zeros(len(cameras)) if cameras.time is None else cameras.time.cpu()
+        return self.at(cameras.time, background, cameras.height, cameras.width)
+
+    def at(
+        self, time: Float[Tensor, "b"] | None, background: Float[Tensor, "b 3"], height: int, width: int
+    ) -> Float[Tensor, "b 3 h w"]:
+        """The frames at instants in 0-1, over given colours; without instants, the first."""
+        frames = self._at_size(height, width)
+        time = torch.zeros(len(background)) if time is None else time.cpu()
         place = time.clamp(0, 1) * (len(frames) - 1)
         if self._nearest:
             place = place.round()

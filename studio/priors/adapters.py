@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,26 +24,36 @@ CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
-class LastImage:
-    """A function of images that remembers its last answer: a run shows the same reference at every step."""
+REMEMBERED = 32
+"""Images whose answers are kept: more than the frames of a video that presets follow."""
+
+
+class LastImages:
+    """A function of images that remembers its last answers: a run shows the same references at every step,
+    a picture or the frames of a video.
+    """
 
     def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
         self._function = function
-        self._image: Tensor | None = None
-        self._answer: Tensor | None = None
+        self._known: deque[tuple[Tensor, Tensor]] = deque(maxlen=REMEMBERED)
 
     @torch.no_grad()
     def __call__(self, image: Float[Tensor, "b 3 h w"]) -> Tensor:
-        """One row for each image; a batch of equal images is computed as one."""
-        if not bool((image == image[:1]).all()):
-            return self._of(image)
-        row = self._of(image[:1])
-        return row.expand(len(image), *row.shape[1:])
+        """One row for each image. Each is computed by itself: a run that goes on, and has forgotten, finds
+        the same bits.
+        """
+        if bool((image == image[:1]).all()):
+            row = self._of(image[:1])
+            return row.expand(len(image), *row.shape[1:])
+        return torch.cat([self._of(one[None]) for one in image])
 
-    def _of(self, image: Tensor) -> Tensor:
-        if self._answer is None or self._image is None or not torch.equal(self._image, image):
-            self._image, self._answer = image.clone(), self._function(image)
-        return self._answer
+    def _of(self, image: Float[Tensor, "1 3 h w"]) -> Tensor:
+        for known, answer in self._known:
+            if torch.equal(known, image):
+                return answer
+        answer = self._function(image)
+        self._known.appendleft((image.clone(), answer))
+        return answer
 
 
 @dataclass(frozen=True)
@@ -105,7 +116,7 @@ class Adapters:
     """
 
     controls: tuple[ControlNet, ...] = ()
-    image_prompt: LastImage | None = None
+    image_prompt: LastImages | None = None
     image_width: int = 0
     image_within_deg: float = 180.0
 
@@ -224,7 +235,7 @@ def load_control(folder: Path, denoiser: Any, scale: float, device: torch.device
     return ControlNet(network, scale)
 
 
-def load_image_prompt(folder: Path, denoiser: Any, device: torch.device) -> tuple[LastImage, int]:
+def load_image_prompt(folder: Path, denoiser: Any, device: torch.device) -> tuple[LastImages, int]:
     """Let a U-Net read images beside the text; gives the image encoder and the width of its vectors.
 
     The folder holds one ``ip-adapter*.safetensors`` and ``image_encoder/``, as h94/IP-Adapter does in
@@ -268,7 +279,7 @@ def load_image_prompt(folder: Path, denoiser: Any, device: torch.device) -> tupl
             f"{encoder.encoder.config.projection_dim} of {encoders[0]}; take both from one model."
         )
     frozen(denoiser, device)
-    return LastImage(encoder), width
+    return LastImages(encoder), width
 
 
 def _as_plain(value: Any) -> Any:

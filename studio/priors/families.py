@@ -20,7 +20,7 @@ from torch.nn import functional
 from studio.cameras import CAMERA_FEATURES, camera_features
 from studio.errors import StudioError
 from studio.interfaces import Limits
-from studio.priors.adapters import Adapters, LastImage
+from studio.priors.adapters import Adapters, LastImages
 from studio.priors.codecs import dtype_of
 from studio.types import Cameras, Condition
 
@@ -199,8 +199,8 @@ class Zero123:
         distance: from which it looked at the origin.
     """
 
-    image_encoder: LastImage
-    latents: LastImage
+    image_encoder: LastImages
+    latents: LastImages
     projection: nn.Linear
     elevation_deg: float = 0.0
     distance: float = 2.0

@@ -30,7 +30,7 @@ from studio.priors.adapters import (
     Adapters,
     ClipImageEmbedder,
     Identity,
-    LastImage,
+    LastImages,
     load_control,
     load_identity,
     load_image_prompt,
@@ -340,8 +340,8 @@ class _Loading:
         encoder = frozen(load_network(existing(self.folder, "image_encoder"), self.dtype), self.device)
         projection = _linear(projection_folder).to(self.dtype).requires_grad_(False).to(self.device)
         family = Zero123(
-            LastImage(ClipImageEmbedder(encoder)),
-            LastImage(codec.unscaled),
+            LastImages(ClipImageEmbedder(encoder)),
+            LastImages(codec.unscaled),
             projection,
             self.options.reference_elevation_deg,
             self.options.reference_distance,

@@ -378,8 +378,9 @@ def _choices(annotation: Any) -> list[str]:
 def _expected(annotation: Any) -> str:
     """What may stand there, in words."""
     if (kinds := _kinds(annotation)) and len(_members(annotation)) > 1:
-        numbers = "a number, or " if any(_bare(member) is float for member in _members(annotation)) else ""
-        return f"{numbers}a table of kind {', '.join(map(repr, kinds))}"
+        plain = {float: "a number, or ", str: "text in quotes, or "}
+        simpler = "".join(plain.get(_bare(member), "") for member in _members(annotation))
+        return f"{simpler}a table of kind {', '.join(map(repr, kinds))}"
     bare = _bare(annotation)
     bounds = _bounds(annotation)
     if bare is bool:

@@ -19,6 +19,7 @@ from studio.recipes.config import (
     TexturedMeshConfig,
     VideoPriorConfig,
 )
+from studio.recipes.guidance import FootageConfig
 from studio.recipes.load import load
 from studio.recipes.project import Project
 from studio.run.prior_names import prior_named
@@ -41,7 +42,7 @@ class Asked:
         motion_strength: how far a drawing moves. With the exact motion prior, gestures go so many times as
             far; of any other guidance, under which motion grows with the steps, curves stop growing at so
             many times 32 pixels of the canvas of 256.
-        video: what the recipe's pixel guidance compares with.
+        video: what the recipe's pixel guidance compares with, and a prior of other sides is told.
         asset: a file that begins to move in the place of the preset's still stages.
         overrides: lines ``path.to.key=value``; they have the last word.
     """
@@ -81,7 +82,7 @@ class Asked:
             key, unit = ("prior.reach", 1.0) if by_prior else ("stages.0.scene.reach_px", STRONG_PX)
             lines.append(f"{key}={unit * self.motion_strength}")
         if self.video is not None:
-            lines += _video_lines(self.preset, self.video)
+            lines += _video_lines(load(self.preset, overrides=lines), self.preset, self.video)
         recipe = load(self.preset, self.prompt, [*lines, *self.overrides])
         return recipe if self.asset is None else _moving(recipe, self.asset)
 
@@ -96,19 +97,21 @@ def _prior_lines(name: str) -> Sequence[str]:
             return (f"prior.kind={config.kind}",)
 
 
-def _video_lines(preset: str, video: Path) -> Sequence[str]:
-    """The video's path, wherever the preset compares with one."""
-    lines = [
-        f"stages.{stage}.guidance.{term}.method.target.path={quoted(str(video))}"
-        for stage, config in enumerate(load(preset).stages)
+def _video_lines(recipe: Recipe, preset: str, video: Path) -> Sequence[str]:
+    """The video's path, wherever the preset compares with one, and where its prior is told the frames."""
+    keys = [
+        f"stages.{stage}.guidance.{term}.method.target"
+        for stage, config in enumerate(recipe.stages)
         for term, own in enumerate(config.guidance)
         if own.compares_with_video
     ]
-    if not lines:
+    if not keys:
         raise StudioError(
             f"--video is {video}, and {preset} compares with no video; try --preset pla4d-draft."
         )
-    return lines
+    if isinstance(recipe.prior, LatentPriorConfig) and isinstance(recipe.prior.image, FootageConfig):
+        keys.append("prior.image")
+    return [f"{key}.path={quoted(str(video))}" for key in keys]
 
 
 def _moving(recipe: Recipe, asset: Path) -> Recipe:

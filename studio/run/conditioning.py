@@ -22,8 +22,9 @@ from studio.priors.latent import LatentPrior
 from studio.priors.video import VideoPrior
 from studio.prompts import Direction, ViewPrompts, clean_prompt
 from studio.recipes.config import LatentPriorConfig, PriorConfig, Recipe
-from studio.recipes.guidance import GuidanceConfig, VpcsmConfig
+from studio.recipes.guidance import FootageConfig, GuidanceConfig, VpcsmConfig
 from studio.run.controls import load_landmarks, with_control
+from studio.run.targets import build_film
 from studio.types import Cameras, Condition, Conditioning, PromptEmbedding
 
 Told = Callable[[Cameras, Float[Tensor, "b 3"]], Conditioning]
@@ -125,19 +126,22 @@ def _with_control(prompts: Told, config: PriorConfig, prior: Prior) -> Told:
 
 
 def _with_image(prompts: Told, config: PriorConfig, prior: Prior) -> Told:
-    """The same branches, the recipe's image shown with the prompt; the null branch sees none."""
-    path = config.image if isinstance(config, LatentPriorConfig) else None
-    if path is None:
+    """The same branches, the recipe's image shown with the prompt; the null branch sees none.
+
+    Of a video, each view is told the frame at its own instant: Align4D's condition I_t.
+    """
+    named = config.image if isinstance(config, LatentPriorConfig) else None
+    if named is None:
         if limits_of(prior).needs_image:
             raise StudioError(
                 "The prior shows an object from a reference image and the recipe has none; expected "
                 "prior.image = 'PICTURE.png'."
             )
         return prompts
-    picture = _square_picture(Path(path))
+    shown = _frames(named) if isinstance(named, FootageConfig) else _one_picture(Path(named))
 
     def conditioning(cameras: Cameras, background: Float[Tensor, "b 3"]) -> Conditioning:
-        image = picture.to(background.device).expand(len(cameras), *picture.shape[1:])
+        image = shown(cameras).to(background.device)
         branches = prompts(cameras, background)
         plain = None if branches.plain is None else replace(branches.plain, image=image)
         return replace(branches, positive=replace(branches.positive, image=image), plain=plain)
@@ -157,6 +161,18 @@ def _with_face(prompts: Told, config: PriorConfig, prior: Prior) -> Told:
         return with_identity(prompts(cameras, background), told.identity, told.nobody, within_deg)
 
     return conditioning
+
+
+def _frames(config: FootageConfig) -> Callable[[Cameras], Float[Tensor, "b 3 s s"]]:
+    """The frame of a video at each camera's instant, over white, in a square."""
+    film = build_film(config, "prior.image")
+    return lambda cameras: film.at(cameras.time, torch.ones(len(cameras), 3), film.side, film.side)
+
+
+def _one_picture(path: Path) -> Callable[[Cameras], Float[Tensor, "b 3 s s"]]:
+    """The same picture for each camera."""
+    picture = _square_picture(path)
+    return lambda cameras: picture.expand(len(cameras), *picture.shape[1:])
 
 
 def _square_picture(path: Path) -> Float[Tensor, "1 3 s s"]:

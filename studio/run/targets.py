@@ -15,7 +15,7 @@ from studio.guidance.pixels import Filmed, Target
 from studio.interfaces import Prior
 from studio.priors.library import LibraryPrior
 from studio.prompts import clean_prompt
-from studio.recipes.guidance import TargetConfig, TruthTarget, VideoTarget
+from studio.recipes.guidance import FootageConfig, TargetConfig, TruthTarget
 from studio.types import Cameras
 from studio.video import cut_out, read_footage
 
@@ -31,23 +31,8 @@ def build_target(config: TargetConfig, prompt: str, prior: Prior) -> Target:
         StudioError: the video cannot be read; the truth is asked of a prior that does not know it.
     """
     match config:
-        case VideoTarget():
-            if not config.path:
-                raise StudioError(
-                    "The recipe follows a video and names none; expected method.target.path = 'VIDEO.mp4', "
-                    "studio generate PROMPT --preset pla4d-draft --video VIDEO.mp4, or of clipart: studio "
-                    "animate IMAGE --reference VIDEO.mp4."
-                )
-            footage = read_footage(Path(config.path))
-            height, width = footage.rgb.shape[2:]
-            if height != width:
-                warnings.warn(
-                    f"{config.path} has {width}x{height} pixels: it is taken to stand in the middle of a "
-                    "square, with the background above and below it or beside it.",
-                    stacklevel=2,
-                )
-            footage = cut_out(footage) if config.cut_out else footage
-            return Filmed(footage, nearest=config.between == "nearest")
+        case FootageConfig():
+            return build_film(config, "method.target")
         case TruthTarget():
             if not isinstance(prior, LibraryPrior):
                 raise StudioError(
@@ -57,6 +42,33 @@ def build_target(config: TargetConfig, prompt: str, prior: Prior) -> Target:
             return Known(prior, clean_prompt(prompt))
         case _:
             assert_never(config)
+
+
+def build_film(config: FootageConfig, key: str) -> Filmed:
+    """The frames that a recipe names.
+
+    Args:
+        key: of the recipe, for messages.
+
+    Raises:
+        StudioError: the video is missing or cannot be read.
+    """
+    if not config.path:
+        raise StudioError(
+            f"The recipe follows a video and names none; expected {key}.path = 'VIDEO.mp4', "
+            "studio generate PROMPT --preset pla4d-draft --video VIDEO.mp4, or of clipart: studio "
+            "animate IMAGE --reference VIDEO.mp4."
+        )
+    footage = read_footage(Path(config.path))
+    height, width = footage.rgb.shape[2:]
+    if height != width:
+        warnings.warn(
+            f"{config.path} has {width}x{height} pixels: it is taken to stand in the middle of a "
+            "square, with the background above and below it or beside it.",
+            stacklevel=2,
+        )
+    footage = cut_out(footage) if config.cut_out else footage
+    return Filmed(footage, nearest=config.between == "nearest")
 
 
 class Known:

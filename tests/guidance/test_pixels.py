@@ -11,7 +11,7 @@ from torch import Tensor
 from studio.cameras import filmed, front, orbit
 from studio.errors import StudioError
 from studio.guidance.pixels import Filmed, PixelGuidance, blurred
-from studio.recipes.guidance import PixelsConfig, VideoTarget
+from studio.recipes.guidance import FootageConfig, PixelsConfig
 from studio.recipes.ramps import Piecewise
 from studio.types import Cameras, Condition, Conditioning, PromptEmbedding
 from studio.video import Footage
@@ -49,7 +49,7 @@ def views(count: int) -> Cameras:
 
 
 def config(**changes: object) -> PixelsConfig:
-    return PixelsConfig(target=VideoTarget(path="unused.mp4"), **changes)  # type: ignore[arg-type]
+    return PixelsConfig(target=FootageConfig(path="unused.mp4"), **changes)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("blur_px", [0.0, 1.0])

@@ -466,7 +466,7 @@ def test_zero123(tmp_path: Path) -> None:
     folder = models.save_zero123(tmp_path / "model")
     options = Options(reference_elevation_deg=10.0, reference_distance=1.5)
     prior = load_latent_prior(folder, options=options)
-    image = torch.rand(1, 3, 16, 16).expand(2, 3, 16, 16)
+    image = torch.rand(2, 3, 16, 16)  # two frames of a video, each told to the view at its instant
     views = cameras(2)
     x_t, timesteps = noisy(prior)
     mean, std = (
@@ -497,9 +497,11 @@ def test_zero123(tmp_path: Path) -> None:
     )
     prompt = prior.encode_prompts(["unread", ""])
     torch.testing.assert_close(relative_pose(views, 10.0, 1.5), pose, **STRICT)
-    for _ in range(2):  # the second answer comes from what was remembered of the image
+    for _ in range(2):  # the second answer comes from what was remembered of the images
         answer = prior.predict_noise(x_t, timesteps, Condition(prompt, views, image=image))
         torch.testing.assert_close(answer, expected, **STRICT)
+    alone = prior.predict_noise(x_t[1:], timesteps[1:], Condition(prompt, views[[1]], image=image[1:]))
+    torch.testing.assert_close(alone, expected[1:], **STRICT)
     torch.testing.assert_close(
         prior.predict_noise(x_t, timesteps, Condition(prompt, views)), nothing, **STRICT
     )

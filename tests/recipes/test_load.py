@@ -13,6 +13,7 @@ from studio.recipes.load import load, preset_names, read, to_toml
 from studio.recipes.ramps import Linear
 
 METHOD = "stages.0.guidance.0.method"
+LATENT = "prior={ kind = 'latent', source = 'somewhere'"
 
 
 def refusal(*overrides: str, preset: str = "default") -> str:
@@ -156,6 +157,8 @@ def test_unknown_preset() -> None:
             ["stages.0.cameras: views_per_step must stay within 1 to 4096, got 0 to 4"],
         ),
         ("stages.0.guidance.0.prior.kind=smal", ["guidance.0.prior.kind is 'smal'", "Did you mean 'small'?"]),
+        (f"{LATENT}, image = 5 }}", ["prior.image is 5", "text in quotes, or a table of kind 'video'"]),
+        (f"{LATENT}, image = {{ kind = 'video', pth = 'a.mp4' }} }}", ["prior.image.pth", "'path'"]),
         ("stages.0.guidance.0.prior={ kind = 'latent' }", ["guidance.0.prior.source is missing", "text"]),
         ("stages.0.guidance.0.share=-0.5", ["stages.0: the shares of guidance must never be negative"]),
         ("stages.0.guidance.0.share=0", ["nor all be 0 at once"]),

@@ -16,10 +16,12 @@ from studio.recipes.config import (
     BallConfig,
     DeformableConfig,
     GaussiansConfig,
+    LatentPriorConfig,
+    LibraryPriorConfig,
     MeshConfig,
     SplatFileConfig,
 )
-from studio.recipes.guidance import PixelsConfig
+from studio.recipes.guidance import FootageConfig, PixelsConfig
 from studio.run.asked import Asked
 from studio.run.session import Run
 from studio.scenes.initialise import initial_gaussians
@@ -34,6 +36,17 @@ def test_a_video_stands_wherever_the_preset_compares_with_one(preset: str) -> No
     terms = [term for stage in recipe.stages for term in stage.guidance]
     paths = [term.method.target.path for term in terms if isinstance(term.method, PixelsConfig)]
     assert paths == ["its film.mp4"] * 2
+
+
+@pytest.mark.parametrize("preset", ["pla4d", "dreamgaussian4d"])
+def test_a_prior_that_is_told_a_picture_is_told_the_video(preset: str) -> None:
+    prior = Asked("a teddy bear", preset, video=Path("film.mp4")).recipe().prior
+    assert isinstance(prior, LatentPriorConfig) and isinstance(prior.image, FootageConfig)
+    assert prior.image.path == "film.mp4"
+    one = Asked("a bear", preset, video=Path("film.mp4"), overrides=("prior.image=bear.png",)).recipe()
+    assert isinstance(one.prior, LatentPriorConfig) and one.prior.image == "bear.png"
+    exact = Asked("a teddy bear", preset, prior="library", video=Path("film.mp4")).recipe()
+    assert exact.prior == LibraryPriorConfig()
 
 
 @pytest.mark.parametrize(("name", "kind"), [("a.ply", SplatFileConfig), ("a.GLB", MeshConfig)])

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from diffusers import AutoencoderKL
+from jaxtyping import Float
 from PIL import Image
+from torch import Tensor, nn
+from transformers import CLIPVisionModelWithProjection
+from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
+from studio.cameras import orbit
 from studio.errors import StudioError
+from studio.priors.families import Zero123, relative_pose
+from studio.priors.latent import LatentPrior
 from studio.recipes.config import Recipe
 from studio.recipes.load import load, preset_names
+from studio.run.asked import Asked
 from studio.run.build import BuiltStage, build_stages
 from studio.run.build_prior import build_prior
 from studio.run.optimize import initial_state, optimize
@@ -135,6 +146,73 @@ def test_zero123_is_shown_the_picture_in_the_positive_branch_only(tmp_path: Path
     assert image[0, :, 4, 7].tolist() == [1, 1, 1]  # transparent over white
     assert conditioning.null.image is None
     assert len(list(optimize(recipe, (stage,), initial_state(recipe, CPU)))) == 2
+
+
+def filmed_discs(folder: Path, side: int) -> Float[Tensor, "t 4 h w"]:
+    """Three frames of a disc that turns from red to green, written to a folder; rgba in 0-1."""
+    middle = torch.arange(side) + 0.5 - side / 2
+    inside = (middle[:, None] ** 2 + middle**2 < (0.35 * side) ** 2).float()
+    red = torch.tensor([1.0, 0.6, 0.2])[:, None, None]
+    frames = torch.stack([red, 1 - red, 0 * red, 1 + 0 * red], dim=1) * inside
+    folder.mkdir()
+    for number, frame in enumerate(frames):
+        Image.fromarray(np.uint8((255 * frame.movedim(0, -1)).round().numpy()), "RGBA").save(
+            folder / f"{number}.png"
+        )
+    return frames
+
+
+@pytest.mark.parametrize("preset", ["pla4d", "dreamgaussian4d"])
+def test_a_view_is_told_the_frame_of_its_instant(preset: str, tmp_path: Path) -> None:
+    """What reaches the U-Net: a frame's own latents, and CLIP's vector of it in the place of the text."""
+    folder, side = models.save_zero123(tmp_path / "model"), 16
+    frames = filmed_discs(tmp_path / "film", side)
+    recipe = Asked(
+        "a disc",
+        preset,
+        video=tmp_path / "film",
+        overrides=(
+            f"prior.source='{folder}'",
+            "stages.0.scene.initial={ kind = 'ball', count = 40 }",
+            *(f"stages.{stage}.steps=2" for stage in range(len(load(preset).stages))),
+            *(f"stages.{stage}.resolution=16" for stage in range(len(load(preset).stages))),
+        ),
+    ).recipe()
+    prior = build_prior(recipe, CPU).prior
+    assert isinstance(prior, LatentPrior)
+    told: list[tuple[Tensor, Tensor]] = []
+
+    def watch(_: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+        told.append((arguments[0][:, 4:], arguments[2][:, 0]))
+
+    prior.denoiser.register_forward_pre_hook(watch)
+    moving = build_stages(recipe, prior)[1]
+    term = moving.terms[1]
+    assert term.views is not None
+    cameras = replace(
+        orbit(torch.tensor([30.0, 90.0, 180.0, 250.0]), torch.zeros(4), side, side),
+        time=torch.tensor([0.0, 0.55, 1.0, 0.1]),
+    )
+    conditioning = term.conditioning(cameras, torch.zeros(4, 3))
+    assert conditioning.null.image is None
+    term.guidance(torch.rand(4, 3, side, side), conditioning, 0.5, torch.Generator())
+    shown = (frames[:, :3] + 1 - frames[:, 3:])[[0, 1, 2, 0]]  # over white
+    vae = AutoencoderKL.from_pretrained(folder / "vae")
+    encoder = CLIPVisionModelWithProjection.from_pretrained(folder / "image_encoder")
+    mean, std = (torch.tensor(values)[:, None, None] for values in (OPENAI_CLIP_MEAN, OPENAI_CLIP_STD))
+    with torch.no_grad():
+        latents = vae.encode(2 * shown - 1).latent_dist.mode()
+        vectors = encoder((shown - mean) / std).image_embeds
+    assert isinstance(prior.family, Zero123)
+    pose = relative_pose(cameras, 0.0, 2.0)
+    words = prior.family.projection(torch.cat([vectors, pose], dim=1))
+    ((told_latents, told_words),) = (call for call in told if bool(call[0].any()))  # the null branch sees 0
+    torch.testing.assert_close(told_latents, latents, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(told_words, words, atol=1e-5, rtol=1e-5)
+    assert float((latents[0] - latents[2]).abs().max()) > 0.05
+    at_rest = term.conditioning(replace(cameras, time=None), torch.zeros(4, 3)).positive.image
+    assert at_rest is not None
+    torch.testing.assert_close(at_rest, shown[:1].expand(4, -1, -1, -1))
 
 
 def test_zero123_wants_a_picture(tmp_path: Path) -> None:

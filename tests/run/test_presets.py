@@ -23,7 +23,7 @@ from studio.recipes.config import (
     SurfaceConfig,
     TexturedMeshConfig,
 )
-from studio.recipes.guidance import PixelsConfig, VideoTarget
+from studio.recipes.guidance import FootageConfig, PixelsConfig
 from studio.recipes.load import load, preset_names
 from studio.run.build import build_stages
 from studio.run.build_prior import build_prior
@@ -67,7 +67,7 @@ def with_film(stage: Stage, folder: Path) -> Stage:
         return replace(cameras, distance=(1.4, 3.4), step=0.2) if aligned else cameras
 
     def shown(term: GuidanceTerm) -> GuidanceTerm:
-        target = VideoTarget(path=str(folder))
+        target = FootageConfig(path=str(folder))
         method = PixelsConfig(target=target) if term.compares_with_video else term.method
         return replace(term, method=method, cameras=coarse(term.cameras))
 

@@ -18,7 +18,7 @@ from studio.export.images import to_pixels
 from studio.export.pictures import write_mp4
 from studio.priors.nobody import NoPrior
 from studio.recipes.config import ClipartConfig, ClipPriorConfig
-from studio.recipes.guidance import VideoTarget
+from studio.recipes.guidance import FootageConfig
 from studio.recipes.load import load
 from studio.renderers.cutouts import CutoutRenderer
 from studio.renderers.instants import render
@@ -116,7 +116,7 @@ def test_from_a_video_to_a_clip(studio_command: Callable[..., Said], tmp_path: P
 def test_a_wide_video_is_told_of(tmp_path: Path) -> None:
     write_mp4(to_pixels(frames_of(dancer(), 48))[:, 4:44], tmp_path / "dance.mp4", 6.0)
     with pytest.warns(UserWarning, match="has 48x40 pixels: it is taken to stand in the middle of a square"):
-        build_target(VideoTarget(path=str(tmp_path / "dance.mp4")), "a dance", NoPrior())
+        build_target(FootageConfig(path=str(tmp_path / "dance.mp4")), "a dance", NoPrior())
 
 
 def test_the_preset_alone_wants_a_video() -> None:

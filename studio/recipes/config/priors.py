@@ -8,6 +8,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from studio.recipes.config.values import STRICT, Count, Elevation, NotNegative, Positive
+from studio.recipes.guidance import FootageConfig
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -84,8 +85,9 @@ class LatentPriorConfig:
     """Of each point, as a share of the picture's width."""
     image_prompt: str | None = None
     """An IP-Adapter for this model, folder or hub id; ``image`` is then part of the prompt."""
-    image: str | None = None
-    """A picture on a plain white background: Zero123's reference, or the image prompt."""
+    image: FootageConfig | str | None = None
+    """A picture on a plain white background: Zero123's reference, or the image prompt. Of a video, each view
+    is told the frame at its own instant, and at rest the first (Align4D)."""
     identity: str | None = None
     """A safetensors file with tokens that follow the prompt's: ``identity``, and ``nobody`` for views that do
     not show the face (zeros if left out)."""

@@ -24,7 +24,7 @@ from studio.recipes.config.scenes import SceneConfig, at_rest
 from studio.recipes.config.shapes import GaussiansConfig
 from studio.recipes.config.topology import NoTopologyConfig, TopologyConfig
 from studio.recipes.config.values import MOMENTS, STRICT, refuse_outside
-from studio.recipes.guidance import AnyGuidanceConfig, PixelsConfig, VideoTarget
+from studio.recipes.guidance import AnyGuidanceConfig, FootageConfig, PixelsConfig
 from studio.recipes.ramps import Ramp, value_at
 
 
@@ -62,7 +62,7 @@ class GuidanceTerm:
     @property
     def compares_with_video(self) -> bool:
         """Whether the method compares views from the front with a video."""
-        return isinstance(self.method, PixelsConfig) and isinstance(self.method.target, VideoTarget)
+        return isinstance(self.method, PixelsConfig) and isinstance(self.method.target, FootageConfig)
 
     @property
     def looks_elsewhere(self) -> bool:

@@ -55,7 +55,7 @@ from studio.recipes.guidance.pairs import (
     MvdreamConfig,
     SecondPriorConfig,
 )
-from studio.recipes.guidance.pixels import PixelsConfig, TargetConfig, TruthTarget, VideoTarget
+from studio.recipes.guidance.pixels import FootageConfig, PixelsConfig, TargetConfig, TruthTarget
 from studio.recipes.guidance.shared import (
     ConsistentNoise,
     DreamTimeTimes,
@@ -104,6 +104,7 @@ __all__ = [
     "FittedCriticConfig",
     "FixedBalance",
     "FixedNoise",
+    "FootageConfig",
     "GradientConfig",
     "GuidanceConfig",
     "HifaConfig",
@@ -143,7 +144,6 @@ __all__ = [
     "TsmConfig",
     "UcmConfig",
     "UniformTimes",
-    "VideoTarget",
     "VpcsmConfig",
     "VsdConfig",
     "WeightName",

@@ -11,8 +11,9 @@ from studio.recipes.ramps import STRICT, Ramp
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class VideoTarget:
-    """The frames of a video, seen from the front; other views are not compared."""
+class FootageConfig:
+    """The frames of a video. As a target they are what is seen from the front; other views are not
+    compared."""
 
     kind: Literal["video"] = "video"
     path: str = ""
@@ -32,7 +33,7 @@ class TruthTarget:
     kind: Literal["truth"] = "truth"
 
 
-TargetConfig = Annotated[VideoTarget | TruthTarget, Field(discriminator="kind")]
+TargetConfig = Annotated[FootageConfig | TruthTarget, Field(discriminator="kind")]
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

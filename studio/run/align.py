@@ -144,16 +144,15 @@ def found_distances(stage: BuiltStage, scene: Scene[Any], rng: torch.Generator) 
     Raises:
         StudioError: the asset and the video do not show the same.
     """
-    views = [stage.views, *(term.views for term in stage.terms if term.views is not None)]
-    aligned = [own.cameras for own in views if isinstance(own.cameras, Aligned)]
+    aligned = [views.cameras for views in stage.views.values() if isinstance(views.cameras, Aligned)]
     targets = [term.guidance.target for term in stage.terms if isinstance(term.guidance, PixelGuidance)]
     films = [target for target in targets if isinstance(target, Filmed)]
     if not aligned or not films:
         return {}
     video = front_curve(scene, stage.renderer, films[0], aligned[0]).video_distance()
     found = {VIDEO: video}
-    for term in stage.terms:
-        cameras = None if term.views is None else term.views.cameras
+    for place, term in enumerate(stage.terms):
+        cameras = stage.views[place].cameras if place in stage.views else None
         if isinstance(cameras, Aligned) and cameras.config.to == "prior" and term.prior is not None:
             curve = prior_curve(scene, stage.renderer, term.prior, term.conditioning, cameras, rng)
             found[term.name] = curve.prior_distance(video)
@@ -163,14 +162,13 @@ def found_distances(stage: BuiltStage, scene: Scene[Any], rng: torch.Generator) 
 def at_distances(stage: BuiltStage, distances: Mapping[str, float]) -> BuiltStage:
     """The stage with its aligned cameras where ``found_distances`` says."""
 
-    def moved(views: Views, name: str) -> Views:
+    def moved(place: int | None, views: Views) -> Views:
         if not isinstance(views.cameras, Aligned):
             return views
-        distance = distances[VIDEO if views.cameras.config.to == "video" else name]
+        if place is None or views.cameras.config.to == "video":
+            distance = distances[VIDEO]
+        else:
+            distance = distances[stage.terms[place].name]
         return replace(views, cameras=replace(views.cameras, distance=distance))
 
-    terms = [
-        term if term.views is None else replace(term, views=moved(term.views, term.name))
-        for term in stage.terms
-    ]
-    return replace(stage, views=moved(stage.views, VIDEO), terms=tuple(terms))
+    return replace(stage, views={place: moved(place, views) for place, views in stage.views.items()})

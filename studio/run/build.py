@@ -67,7 +67,6 @@ class BuiltTerm:
         guidance: the method, asking the prior.
         conditioning: what it tells the prior.
         share: odds of the term among those that have a share; None counts in every step.
-        views: of its own; None where the term sees what the stage shows.
         prior: that the method asks, if any.
     """
 
@@ -76,7 +75,6 @@ class BuiltTerm:
     guidance: Guidance
     conditioning: Told
     share: Ramp | None = None
-    views: Views | None = None
     prior: Prior | None = None
 
 
@@ -85,11 +83,13 @@ class BuiltStage:
     """A stage's recipe and what it says, built. The scene is not here: it goes on from stage to stage.
 
     Attributes:
+        views: what is seen: the stage's under None, unless all terms look elsewhere; then, under the place of
+            each term that does, its own.
         depth_confidence: how well the depth of a motion can be known, 0-1; None where nothing moves in space.
     """
 
     config: Stage
-    views: Views
+    views: Mapping[int | None, Views]
     renderer: Renderer[Any]
     terms: tuple[BuiltTerm, ...]
     topology: Topology
@@ -154,7 +154,7 @@ def _build_stage(stage: Stage, recipe: Recipe, priors: Mapping[PriorConfig, Prio
     topology = build_topology(stage.topology)
     return BuiltStage(
         config=stage,
-        views=_build_views(stage, None),
+        views=_build_views(stage),
         renderer=build_renderer(stage.renderer, footprints=topology.watches),
         terms=tuple(
             _build_term(index, term, stage, recipe, priors) for index, term in enumerate(stage.guidance)
@@ -170,22 +170,27 @@ def _build_term(
     config = term.prior or recipe.prior
     prior = priors[config]
     name = term.method.kind if index == 0 else f"{term.method.kind}_{index}"
-    views = _build_views(stage, term) if term.looks_elsewhere else None
     if isinstance(term.method, PixelsConfig):
         target = build_target(term.method.target, recipe.prompt, prior)
         guidance = PixelGuidance(target, term.method)
-        return BuiltTerm(name, term.weight, guidance, views_alone, term.share, views)
+        return BuiltTerm(name, term.weight, guidance, views_alone, term.share)
     second = None if term.views_prior is None else priors[term.views_prior]
     told = told_in(recipe, term.method, config, prior, second)
     if descends_through_prior(term.method) and isinstance(prior, LatentPrior | VideoPrior):
         prior = replace(prior, differentiable=True)
     method = build_guidance(term.method, prior, second)
-    return BuiltTerm(name, term.weight, method, told, term.share, views, prior)
+    return BuiltTerm(name, term.weight, method, told, term.share, prior)
 
 
-def _build_views(stage: Stage, term: GuidanceTerm | None) -> Views:
-    cameras, instants = stage.looks(term)
-    return Views(build_cameras(cameras, stage.resolution_at(1.0)), instants)
+def _build_views(stage: Stage) -> dict[int | None, Views]:
+    def views(term: GuidanceTerm | None) -> Views:
+        cameras, instants = stage.looks(term)
+        return Views(build_cameras(cameras, stage.resolution_at(1.0)), instants)
+
+    elsewhere: dict[int | None, Views] = {
+        place: views(term) for place, term in enumerate(stage.guidance) if term.looks_elsewhere
+    }
+    return elsewhere if len(elsewhere) == len(stage.guidance) else {None: views(None), **elsewhere}
 
 
 def _refuse_unservable_views(cameras: CamerasConfig, instants: InstantsConfig | None, prior: Prior) -> None:

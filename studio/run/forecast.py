@@ -89,7 +89,7 @@ def _steps_with_new_cameras(stage: Stage) -> int:
             case _:
                 return stage.steps
 
-    return max(steps(stage.looks(term)[0]) for term in (None, *stage.guidance))
+    return max(steps(stage.looks(term)[0]) for term in stage.guidance)
 
 
 def _peak_memory(device: torch.device) -> int:

@@ -153,8 +153,7 @@ def draw_cameras(
     Args:
         term: place of a guidance term that has views of its own; None for the stage's.
     """
-    views, of_term = (stage.views, "") if term is None else (stage.terms[term].views, f" {term}")
-    assert views is not None
+    views, of_term = stage.views[term], "" if term is None else f" {term}"
     cameras = views.cameras(progress, generator(recipe.seed, f"camera{of_term}", step))
     size = stage.config.resolution_at(progress)
     if cameras.width != size:
@@ -196,15 +195,17 @@ class _Shown:
     """What some cameras see of all scenes.
 
     Attributes:
-        cameras, background: of each picture.
-        renders: one a scene.
+        views: the cameras.
+        renders: what they see, one a scene.
         pictures: the renders one after the other.
+        cameras, background: of each of the pictures.
     """
 
-    cameras: Cameras
-    background: Float[Tensor, "b 3"]
+    views: Cameras
     renders: tuple[RenderOutput, ...]
     pictures: RenderOutput
+    cameras: Cameras
+    background: Float[Tensor, "b 3"]
 
 
 def _show(
@@ -215,7 +216,7 @@ def _show(
     background = colors.to(cameras.world_to_camera.device)
     renders = tuple(render(scene, stage.renderer, cameras, background) for scene in scenes)
     repeated = list(range(len(cameras))) * len(scenes)
-    return _Shown(cameras[repeated], background[repeated], renders, joined(renders))
+    return _Shown(cameras, renders, joined(renders), cameras[repeated], background[repeated])
 
 
 def _step(recipe: Recipe, index: int, stage: BuiltStage, stage_step: int, state: LoopState) -> StepReport:
@@ -229,27 +230,23 @@ def _step(recipe: Recipe, index: int, stage: BuiltStage, stage_step: int, state:
         if isinstance(scene, Deformable):
             scene.take_turns(stage_step)
     terms = _counting(recipe, stage, step, progress)
-    cameras = draw_cameras(recipe, stage, step, progress, device)
-    elsewhere = {
-        term: draw_cameras(recipe, stage, step, progress, device, term)
-        for term in terms
-        if stage.terms[term].views is not None
+    cameras = {
+        seen_by: draw_cameras(recipe, stage, step, progress, device, seen_by)
+        for seen_by in stage.views
+        if seen_by is None or seen_by in terms
     }
     clock.lap("cameras")
 
     draws = generator(recipe.seed, "background", step)
-    shown = _show(stage, scenes, cameras, progress, draws)
-    others = {term: _show(stage, scenes, views, progress, draws) for term, views in elsewhere.items()}
+    shown = {seen_by: _show(stage, scenes, views, progress, draws) for seen_by, views in cameras.items()}
+    main = next(iter(shown.values()))  # which regularizers, topology and watchdogs look at
     clock.lap("render")
 
-    outputs = {
-        stage.terms[term].name: _guide(recipe, stage, term, step, progress, others.get(term, shown))
-        for term in terms
-    }
+    outputs = {stage.terms[term].name: _guide(recipe, stage, term, step, progress, shown) for term in terms}
     losses = {name: weight * output.loss for name, (weight, output) in outputs.items()}
     wishes = [
-        regularization(config.regularizers, scene, its_render, cameras, progress)
-        for scene, its_render in zip(scenes, shown.renders, strict=True)
+        regularization(config.regularizers, scene, its_render, main.views, progress)
+        for scene, its_render in zip(scenes, main.renders, strict=True)
     ]
     losses |= {name: torch.stack([wish[name] for wish in wishes]).mean() for name in wishes[0]}
     clock.lap("guidance")
@@ -268,7 +265,7 @@ def _step(recipe: Recipe, index: int, stage: BuiltStage, stage_step: int, state:
     clock.lap("optimizer")
 
     count = sum(map(len, scenes))
-    for number, (particle, its_render) in enumerate(zip(state.particles, shown.renders, strict=True)):
+    for number, (particle, its_render) in enumerate(zip(state.particles, main.renders, strict=True)):
         if not non_finite:
             _tend(recipe, stage, stage_step + 1, progress, step, number, particle, its_render)
         particle.optimizer.zero_grad(set_to_none=True)
@@ -278,15 +275,15 @@ def _step(recipe: Recipe, index: int, stage: BuiltStage, stage_step: int, state:
 
     is_logged = state.step % recipe.log_every == 0 or state.step == recipe.total_steps
     statistics = {
-        "alpha_mean": float(shown.pictures.alpha.detach().mean()),
+        "alpha_mean": float(main.pictures.alpha.detach().mean()),
         "primitives": float(sum(map(len, scenes))),
-        "images": float(sum(len(look.cameras) for look in (shown, *others.values()))),
+        "images": float(sum(len(look.cameras) for look in shown.values())),
         "denoiser_calls": float(sum(output.denoiser_calls for _, output in outputs.values())),
     }
     if stage.depth_confidence is not None:
         statistics["depth_confidence"] = stage.depth_confidence
     if is_logged:
-        statistics["burnt"] = burnt_share(shown.pictures)
+        statistics["burnt"] = burnt_share(main.pictures)
     statistics |= {f"{name}_distance": distance for name, distance in state.distances.items()}
     for name, (_, output) in outputs.items():
         statistics |= {f"{name}_{term}": value for term, value in output.terms.items()}
@@ -325,10 +322,16 @@ def _counting(recipe: Recipe, stage: BuiltStage, step: int, progress: float) -> 
 
 
 def _guide(
-    recipe: Recipe, stage: BuiltStage, place: int, step: int, progress: float, shown: _Shown
+    recipe: Recipe,
+    stage: BuiltStage,
+    place: int,
+    step: int,
+    progress: float,
+    all_shown: Mapping[int | None, _Shown],
 ) -> tuple[float, GuidanceOutput]:
-    """Weight and output of one of the stage's guidance terms."""
-    term, pictures = stage.terms[place], shown.pictures
+    """Weight and output of one of the stage's guidance terms, which sees its own views or the stage's."""
+    term, shown = stage.terms[place], all_shown[place if place in all_shown else None]
+    pictures = shown.pictures
     rng = generator(recipe.seed, f"guidance {place}", step, device=pictures.rgb.device)
     told = term.conditioning(shown.cameras, shown.background)
     augmentation = stage.config.guidance[place].augmentation

@@ -73,7 +73,7 @@ def test_stages_are_built_as_described(models: Path) -> None:
     assert isinstance(second.topology, Relocate) and not second.renderer.footprints
     assert first.renderer.backend == "torch"
     assert [term.name for term in first.terms] == ["sds"]
-    cameras = first.views.cameras(0.0, torch.Generator())
+    cameras = first.views[None].cameras(0.0, torch.Generator())
     conditioning = first.terms[0].conditioning(cameras, torch.zeros(2, 3))
     assert conditioning.positive.cameras is cameras
 
@@ -89,5 +89,7 @@ def test_two_methods_have_losses_of_different_names(models: Path) -> None:
 def test_the_camera_is_told_only_when_the_recipe_says_so(models: Path) -> None:
     recipe = tiny_recipe(models, "tell_camera=false")
     (stage,) = build_stages(recipe, build_prior(recipe, CPU).prior)
-    conditioning = stage.terms[0].conditioning(stage.views.cameras(0.0, torch.Generator()), torch.zeros(2, 3))
+    conditioning = stage.terms[0].conditioning(
+        stage.views[None].cameras(0.0, torch.Generator()), torch.zeros(2, 3)
+    )
     assert conditioning.positive.cameras is None

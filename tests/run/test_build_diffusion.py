@@ -137,7 +137,7 @@ def test_zero123_is_shown_the_picture_in_the_positive_branch_only(tmp_path: Path
     picture.save(tmp_path / "picture.png")
     recipe = recipe_for("zero123", folder, f"prior.image='{tmp_path / 'picture.png'}'")
     (stage,) = built(recipe)
-    cameras = stage.views.cameras(0.0, torch.Generator())
+    cameras = stage.views[None].cameras(0.0, torch.Generator())
     conditioning = stage.terms[0].conditioning(cameras, torch.zeros(len(cameras), 3))
     image = conditioning.positive.image
     assert image is not None and image.shape == (len(cameras), 3, 8, 8)

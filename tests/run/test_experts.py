@@ -19,6 +19,7 @@ from studio.recipes.config import (
     LatentPriorConfig,
     LibraryPriorConfig,
     MultiViewConfig,
+    OrbitConfig,
     PriorConfig,
     Recipe,
 )
@@ -29,7 +30,7 @@ from studio.run.build import BuiltStage, build_stages
 from studio.run.build_prior import build_prior
 from studio.run.checkpoint import save
 from studio.run.optimize import _counting, _guide, _Shown, initial_state, optimize
-from studio.types import Conditioning, GuidanceOutput, RenderOutput, StepReport
+from studio.types import Cameras, Conditioning, GuidanceOutput, RenderOutput, Splats, StepReport
 from tests.priors import models as tiny
 from tests.run.test_optimize import Counting, with_guidance
 from tests.run.tiny import equal, resumed, tiny_recipe
@@ -82,7 +83,7 @@ def test_a_prior_beside_the_recipes_is_built_once_and_reads_the_prompt_itself(
     assert [prior_of(stage, term) for term in range(4)] == [chosen.prior, beside, beside, chosen.prior]
     assert isinstance(prior_of(stage, 0), LibraryPrior) and isinstance(prior_of(stage, 1), LatentPrior)
 
-    cameras = stage.views.cameras(0.0, torch.Generator())
+    cameras = stage.views[None].cameras(0.0, torch.Generator())
     for term, prior in ((0, chosen.prior), (1, beside)):
         text = stage.terms[term].conditioning(cameras, torch.zeros(2, 3)).positive.prompt.tokens
         assert text.shape[1:] == prior.encode_prompts(["a red cube"]).tokens.shape[1:]
@@ -123,6 +124,46 @@ def test_guidance_is_told_how_much_of_each_pixel_is_asset(models: Path) -> None:
     (alpha,) = told
     assert alpha is not None and alpha.shape == (2, 1, 16, 16) and not alpha.requires_grad
     assert float(alpha.mean()) == report.statistics["alpha_mean"] > 0
+
+
+# ---------------------------------------------------------------------------------------- views of their own
+
+
+@pytest.mark.parametrize("share", [None, 0.5], ids=["both count", "they take turns"])
+def test_the_stages_own_views_are_drawn_only_where_a_term_sees_them(
+    models: Path, share: float | None
+) -> None:
+    """Elsewhere, regularizers and topology see what the first term does."""
+    recipe = tiny_recipe(
+        models,
+        "stages.0.steps=6",
+        "stages.0.regularizers={ sparsity = 1.0 }",
+        "stages.0.topology={ kind = 'densify', every = 5, start_at = 0.0, grow_fraction = 0.5 }",
+    )
+    three, one = (OrbitConfig(views_per_step=count) for count in (3.0, 1.0))
+    apart = GuidanceTerm(method=SdsConfig(), cameras=three, share=share)
+    recipe = with_terms(recipe, apart, replace(apart, cameras=one))
+    (stage,) = built(recipe)
+    drawn: list[torch.Tensor] = []
+
+    def drawing(primitives: Splats, cameras: Cameras, background: torch.Tensor) -> RenderOutput:
+        render: RenderOutput = stage.renderer(primitives, cameras, background)
+        drawn.append(render.alpha.detach())
+        return render
+
+    listening = replace(stage, renderer=drawing)
+    for step, report in enumerate(optimize(recipe, (listening,), initial_state(recipe, CPU))):
+        counting = _counting(recipe, stage, step, step / 6)
+        assert len(counting) == (2 if share is None else 1)
+        assert [len(alpha) for alpha in drawn] == [(3, 1)[place] for place in counting]
+        assert report.statistics["images"] == sum(map(len, drawn))
+        assert report.losses["sparsity"] == float(drawn[0].mean())
+        drawn.clear()
+    assert report.statistics["primitives"] > 60
+
+    mixed = with_terms(recipe, replace(apart, cameras=None), apart)
+    (first, *_) = optimize(mixed, built(mixed), initial_state(mixed, CPU))
+    assert first.statistics["images"] in ((5.0,) if share is None else (2.0, 5.0))
 
 
 # -------------------------------------------------------------------------------------- terms that take turns
@@ -171,10 +212,13 @@ def test_the_mean_gradient_is_the_sum_by_shares(models: Path) -> None:
     recipe = with_terms(recipe, sds, replace(vsd, method=MvdreamConfig(cfg_scale=2.0)))
     (stage,) = built(recipe)
     always = replace(stage, terms=tuple(replace(term, share=None) for term in stage.terms))
-    cameras, colors = stage.views.cameras(0.0, torch.Generator()).resized(16, 16), torch.full((2, 3), 0.5)
+    cameras, colors = (
+        stage.views[None].cameras(0.0, torch.Generator()).resized(16, 16),
+        torch.full((2, 3), 0.5),
+    )
     rgb = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(1)).requires_grad_()
     render = RenderOutput(rgb, torch.ones(2, 1, 16, 16))
-    shown = _Shown(cameras, colors, (render,), render)
+    shown = {None: _Shown(cameras, (render,), render, cameras, colors)}
 
     def gradients(stage: BuiltStage, step: int) -> dict[str, torch.Tensor]:
         found = {}

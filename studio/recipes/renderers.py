@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from studio.recipes.config.values import STRICT, Color
 from studio.recipes.ramps import Ramp
+from studio.recipes.values import STRICT, Color
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

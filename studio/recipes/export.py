@@ -7,7 +7,7 @@ from typing import Annotated, Literal, get_args
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from studio.recipes.config.values import STRICT
+from studio.recipes.values import STRICT
 
 AssetFormat = Literal[
     "glb", "obj", "stl", "usdz", "3mf", "ply", "splat", "spz", "skinned.zip", "4dgs", "usdc",

@@ -10,8 +10,8 @@ from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 
 from studio.prompts import MAX_CHARACTERS
-from studio.recipes.config.deformation import DeformableConfig
-from studio.recipes.config.export import (
+from studio.recipes.deformation import DeformableConfig
+from studio.recipes.export import (
     CLIP,
     FLAT,
     FORMATS,
@@ -20,12 +20,12 @@ from studio.recipes.config.export import (
     NEEDS_MOTION,
     ExportConfig,
 )
-from studio.recipes.config.priors import AutoPriorConfig, NoPriorConfig, PriorConfig
-from studio.recipes.config.scenes import SceneConfig, at_rest
-from studio.recipes.config.shapes import FieldConfig
-from studio.recipes.config.stage import Stage
-from studio.recipes.config.values import STRICT, Count, Positive, UnitInterval
 from studio.recipes.guidance import PixelsConfig
+from studio.recipes.priors import AutoPriorConfig, NoPriorConfig, PriorConfig
+from studio.recipes.scenes import SceneConfig, at_rest
+from studio.recipes.shapes import FieldConfig
+from studio.recipes.stage import Stage
+from studio.recipes.values import STRICT, Count, Positive, UnitInterval
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

@@ -6,9 +6,9 @@ from typing import Annotated
 
 from pydantic import Field
 
-from studio.recipes.config.clipart import ClipartConfig
-from studio.recipes.config.deformation import DeformableConfig
-from studio.recipes.config.shapes import FieldConfig, GaussiansConfig, SurfaceConfig, TexturedMeshConfig
+from studio.recipes.clipart import ClipartConfig
+from studio.recipes.deformation import DeformableConfig
+from studio.recipes.shapes import FieldConfig, GaussiansConfig, SurfaceConfig, TexturedMeshConfig
 
 SceneConfig = Annotated[
     GaussiansConfig | SurfaceConfig | TexturedMeshConfig | FieldConfig | DeformableConfig | ClipartConfig,

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from studio.recipes.config.values import STRICT, Count, NotNegative, Positive, UnitInterval
+from studio.recipes.values import STRICT, Count, NotNegative, Positive, UnitInterval
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from studio.recipes.config.values import STRICT, Finite, Positive
+from studio.recipes.values import STRICT, Finite, Positive
 
 CanvasPoint = tuple[Finite, Finite]
 """x, y in pixels of clipart's canvas of 256, y down."""

@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 
-from studio.recipes.config.shapes import GaussiansConfig, TexturedMeshConfig
-from studio.recipes.config.values import STRICT, NotNegative, Positive
+from studio.recipes.shapes import GaussiansConfig, TexturedMeshConfig
+from studio.recipes.values import STRICT, NotNegative, Positive
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pydantic.dataclasses import dataclass
 
-from studio.recipes.config.values import STRICT
 from studio.recipes.ramps import Ramp
+from studio.recipes.values import STRICT
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

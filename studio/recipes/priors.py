@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from studio.recipes.config.values import STRICT, Count, Elevation, NotNegative, Positive
 from studio.recipes.guidance import FootageConfig
+from studio.recipes.values import STRICT, Count, Elevation, NotNegative, Positive
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

@@ -2,13 +2,13 @@
 
 A stage is the sentence of the studio with every word decided: a scene, a renderer, guidance, cameras. A later
 stage goes on with the scene that the earlier one left. Everything is frozen and refuses what it does not
-know; ``recipes/load.py`` reads these types from TOML. The modules of this package describe a word each;
-everything outside imports them from here. Methods of guidance are in ``recipes/guidance``.
+know; ``load.py`` reads these types from TOML. Each module beside this one describes a word; the rest of the
+house imports all of them from here, and the methods of guidance from ``studio.recipes.guidance``.
 """
 
 from __future__ import annotations
 
-from studio.recipes.config.cameras import (
+from studio.recipes.cameras import (
     AlignedConfig,
     CamerasConfig,
     ClipConfig,
@@ -20,15 +20,15 @@ from studio.recipes.config.cameras import (
     OrbitConfig,
     RandomInstantsConfig,
 )
-from studio.recipes.config.clipart import Bone, CanvasPoint, ClipartConfig, CurveOffsets, LayerConfig, Loop
-from studio.recipes.config.deformation import (
+from studio.recipes.clipart import Bone, CanvasPoint, ClipartConfig, CurveOffsets, LayerConfig, Loop
+from studio.recipes.deformation import (
     DeformableConfig,
     HexPlaneConfig,
     KeyframesConfig,
     NodesConfig,
     PerceptronConfig,
 )
-from studio.recipes.config.export import (
+from studio.recipes.export import (
     CLIP,
     FLAT,
     FORMATS,
@@ -41,7 +41,7 @@ from studio.recipes.config.export import (
     AssetFormat,
     ExportConfig,
 )
-from studio.recipes.config.priors import (
+from studio.recipes.priors import (
     AutoPriorConfig,
     ClipPriorConfig,
     LatentPriorConfig,
@@ -52,9 +52,9 @@ from studio.recipes.config.priors import (
     SmallPriorConfig,
     VideoPriorConfig,
 )
-from studio.recipes.config.recipe import Recipe, WatchdogsConfig
-from studio.recipes.config.regularizers import RegularizersConfig
-from studio.recipes.config.renderers import (
+from studio.recipes.recipe import Recipe, WatchdogsConfig
+from studio.recipes.regularizers import RegularizersConfig
+from studio.recipes.renderers import (
     DRAWN_BY,
     AugmentationConfig,
     BackgroundConfig,
@@ -66,8 +66,8 @@ from studio.recipes.config.renderers import (
     SplattingConfig,
     VolumeConfig,
 )
-from studio.recipes.config.scenes import SceneConfig
-from studio.recipes.config.shapes import (
+from studio.recipes.scenes import SceneConfig
+from studio.recipes.shapes import (
     BallConfig,
     FieldConfig,
     GaussiansConfig,
@@ -78,9 +78,9 @@ from studio.recipes.config.shapes import (
     SurfaceConfig,
     TexturedMeshConfig,
 )
-from studio.recipes.config.stage import GuidanceTerm, Stage
-from studio.recipes.config.topology import DensifyConfig, NoTopologyConfig, RelocateConfig, TopologyConfig
-from studio.recipes.config.values import Count, Positive, Range
+from studio.recipes.stage import GuidanceTerm, Stage
+from studio.recipes.topology import DensifyConfig, NoTopologyConfig, RelocateConfig, TopologyConfig
+from studio.recipes.values import Count, Positive, Range
 
 __all__ = [
     "CLIP",

@@ -7,12 +7,14 @@ from typing import Annotated
 from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 
-from studio.recipes.config.cameras import AlignedConfig, CamerasConfig, FixedSetConfig, InstantsConfig
-from studio.recipes.config.clipart import ClipartConfig
-from studio.recipes.config.deformation import DeformableConfig
-from studio.recipes.config.priors import PriorConfig
-from studio.recipes.config.regularizers import RegularizersConfig
-from studio.recipes.config.renderers import (
+from studio.recipes.cameras import AlignedConfig, CamerasConfig, FixedSetConfig, InstantsConfig
+from studio.recipes.clipart import ClipartConfig
+from studio.recipes.deformation import DeformableConfig
+from studio.recipes.guidance import AnyGuidanceConfig, FootageConfig, PixelsConfig
+from studio.recipes.priors import PriorConfig
+from studio.recipes.ramps import Ramp, value_at
+from studio.recipes.regularizers import RegularizersConfig
+from studio.recipes.renderers import (
     DRAWN_BY,
     AugmentationConfig,
     BackgroundConfig,
@@ -20,12 +22,10 @@ from studio.recipes.config.renderers import (
     RendererConfig,
     SplattingConfig,
 )
-from studio.recipes.config.scenes import SceneConfig, at_rest
-from studio.recipes.config.shapes import GaussiansConfig
-from studio.recipes.config.topology import NoTopologyConfig, TopologyConfig
-from studio.recipes.config.values import MOMENTS, STRICT, refuse_outside
-from studio.recipes.guidance import AnyGuidanceConfig, FootageConfig, PixelsConfig
-from studio.recipes.ramps import Ramp, value_at
+from studio.recipes.scenes import SceneConfig, at_rest
+from studio.recipes.shapes import GaussiansConfig
+from studio.recipes.topology import NoTopologyConfig, TopologyConfig
+from studio.recipes.values import MOMENTS, STRICT, refuse_outside
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 
-from studio.recipes.config.values import (
+from studio.recipes.ramps import Ramp
+from studio.recipes.values import (
     STRICT,
     Count,
     Elevation,
@@ -16,7 +17,6 @@ from studio.recipes.config.values import (
     refuse_outside,
     refuse_range,
 )
-from studio.recipes.ramps import Ramp
 
 _MOST_VIEWS = 4096.0
 """A step."""

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 
-from studio.recipes.config.values import STRICT, Count, NotNegative, Positive
+from studio.recipes.values import STRICT, Count, NotNegative, Positive
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

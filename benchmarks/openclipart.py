@@ -73,8 +73,8 @@ def main() -> None:
         apart = difference(drawing)
         if apart > UNLIKE:
             unlike.append(file)
-            without = f" (left out: {', '.join(drawing.left_out)})" if drawing.left_out else ""
-            print(f"unlike its picture by {apart:.3f}: {file.name}{without}")
+            lacking = f" (without {', '.join(drawing.not_in_paths)})" if drawing.not_in_paths else ""
+            print(f"unlike its picture by {apart:.3f}: {file.name}{lacking}")
     print(f"{len(chosen)} files: {len(vertices)} gave a sheet, {refused} were refused.")
     print(f"{len(vertices) - len(unlike)} of {len(vertices)} have curves within {UNLIKE} of their picture.")
     print(f"Vertices: median {np.median(vertices):.0f}, most {max(vertices)}.")

@@ -13,12 +13,14 @@ from typing import Annotated
 import tyro
 from tyro.conf import Positional, UseAppendAction, arg, subcommand
 
+from studio.clipart.markers import read_markers
 from studio.errors import StudioError, nearest
 from studio.priors.training.data import RenderDataConfig
 from studio.priors.training.evaluate import EvaluateConfig
 from studio.priors.training.train import TrainConfig
-from studio.recipes.project import read_project
+from studio.recipes.project import Project, read_project
 from studio.run.asked import Asked, project_lines, quoted, skeleton_lines
+from studio.scenes.clipart import drawing_file
 
 RunFolder = Annotated[Positional[Path], arg(metavar="RUN")]
 ANICLIPART = "aniclipart"
@@ -100,7 +102,8 @@ class Animate(OneRun, OneDrawing):
     motion_strength: Annotated[float | None, arg(metavar="S")] = None
     """How far it moves: 0.5 is half as far as usual."""
     keypoints: Annotated[Path | None, arg(metavar="FILE")] = None
-    """A project, or any JSON file with "keypoints" and "bones", from which only these are taken."""
+    """A project, or any JSON file with "keypoints" and "bones", from which only these are taken; or an SVG of
+    circles at the keypoints, on a page like the drawing's, and of lines between them."""
 
     def asked(self) -> Asked:
         """The same for the studio's other parts.
@@ -117,7 +120,7 @@ class Animate(OneRun, OneDrawing):
                 raise StudioError(f"{image} {wrong}; try: studio animate DRAWING PROMPT --keypoints FILE")
             image, lines = project.drawing, project_lines(project)
         elif self.keypoints is not None:
-            lines = skeleton_lines(read_project(self.keypoints))
+            lines = skeleton_lines(_skeleton(self.keypoints, image))
         asked = super().asked()
         lines = (f"stages.0.scene.path={quoted(image)}", *lines)
         if self.reference is not None:
@@ -127,6 +130,14 @@ class Animate(OneRun, OneDrawing):
             lines += (f"stages.0.guidance.0.method.target.path={quoted(str(self.reference))}",)
         lines += asked.overrides
         return replace(asked, motion_strength=self.motion_strength, overrides=lines)
+
+
+def _skeleton(file: Path, image: str) -> Project:
+    """The keypoints and bones in a file, for a drawing."""
+    if file.suffix.lower() != ".svg":
+        return read_project(file)
+    markers = read_markers(file, drawing_file(image))
+    return Project(keypoints=markers.keypoints, bones=markers.bones)
 
 
 @dataclass(frozen=True)

@@ -108,7 +108,8 @@ def layered(
     """A drawing's groups on sheets of their own.
 
     What is drawn between paths of a group stays between them: the group has several layers on its sheet.
-    Paths that no group names are one more.
+    Paths that no group names are one more. A drawing that has more than its paths, such as masks, is warned
+    of: its layers are drawn without.
 
     Args:
         drawing: an SVG's.
@@ -123,6 +124,12 @@ def layered(
     if not groups:
         return whole(drawing, sheet)
     owner = _owners(drawing, groups)
+    if drawing.not_in_paths:
+        warnings.warn(
+            f"{drawing.name} has {', '.join(drawing.not_in_paths)}, and its layers are drawn without: what "
+            "they hide shows. Leave the layers out, and the whole drawing keeps them.",
+            stacklevel=2,
+        )
     members = {int(number): np.flatnonzero(owner == number).tolist() for number in np.unique(owner)}
     runs = [(int(number), list(run)) for number, run in groupby(range(len(owner)), key=owner.__getitem__)]
     pictures = _pictures(drawing.paths, [*members.values(), *(paths for _, paths in runs)], len(drawing.rgba))

@@ -21,6 +21,8 @@ from studio.errors import StudioError
 
 Pixels = npt.NDArray[np.uint8]
 """[h, w, 4], straight alpha."""
+Bounds = tuple[int, int, int, int]
+"""Left, top, right and bottom in pixels, right and bottom excluded."""
 
 MARGIN_PX = 24
 """Canvas pixels that stay free on each side: room to move."""
@@ -76,11 +78,19 @@ def visible_square(tree: SvgTree) -> Box | None:
         if found is None:
             return None
         texel = square[2] / LOOK_PX
-        left, top, right, bottom = found
-        free = max(right - left, bottom - top) * texel * CANVAS_PX / (CANVAS_PX - 2 * MARGIN_PX)
-        centre_x, centre_y = square[0] + (left + right) / 2 * texel, square[1] + (top + bottom) / 2 * texel
-        square = (centre_x - free / 2, centre_y - free / 2, free, free)
+        x, y, side, _ = _square_around(found)
+        square = (square[0] + x * texel, square[1] + y * texel, side * texel, side * texel)
     return square
+
+
+def picture_square(path: Path) -> tuple[Box, Box]:
+    """All of a picture file, and the square of it that fills the canvas, in its own pixels.
+
+    Raises:
+        StudioError: as ``read_picture``.
+    """
+    pixels, bounds = _cut_free(path)
+    return (0.0, 0.0, float(pixels.shape[1]), float(pixels.shape[0])), _square_around(bounds)
 
 
 def read_picture(path: Path, size: int) -> Pixels:
@@ -88,6 +98,15 @@ def read_picture(path: Path, size: int) -> Pixels:
 
     Where no pixel is transparent and the border is of one colour, what is joined to the border and of that
     colour is removed.
+
+    Raises:
+        StudioError: a file that is no picture, or is broken, or has too many pixels; nothing visible.
+    """
+    return _fitted(*_cut_free(path), size)
+
+
+def _cut_free(path: Path) -> tuple[Pixels, Bounds]:
+    """The pixels of a picture file without its background, and what of them is visible.
 
     Raises:
         StudioError: a file that is no picture, or is broken, or has too many pixels; nothing visible.
@@ -115,7 +134,14 @@ def read_picture(path: Path, size: int) -> Pixels:
         raise StudioError(
             f"{path.name} shows nothing: every pixel is transparent. Expected a visible drawing."
         )
-    return _fitted(pixels, bounds, size)
+    return pixels, bounds
+
+
+def _square_around(bounds: Bounds) -> Box:
+    """The square around what is visible that leaves ``MARGIN_PX`` of the canvas free."""
+    left, top, right, bottom = bounds
+    side = max(right - left, bottom - top) * CANVAS_PX / (CANVAS_PX - 2 * MARGIN_PX)
+    return (left + right - side) / 2, (top + bottom - side) / 2, side, side
 
 
 def _pixels(image: Image.Image) -> Pixels:
@@ -126,8 +152,8 @@ def _spaced(numbers: Box) -> str:
     return " ".join(f"{number:.9g}" for number in numbers)
 
 
-def _bounds(pixels: Pixels) -> tuple[int, int, int, int] | None:
-    """Left, top, right and bottom of what is visible, right and bottom excluded."""
+def _bounds(pixels: Pixels) -> Bounds | None:
+    """What is visible."""
     visible = pixels[..., 3] > VISIBLE_ALPHA * 255
     columns, rows = np.flatnonzero(visible.any(0)), np.flatnonzero(visible.any(1))
     if len(columns) == 0:
@@ -135,7 +161,7 @@ def _bounds(pixels: Pixels) -> tuple[int, int, int, int] | None:
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
 
-def _fitted(pixels: Pixels, bounds: tuple[int, int, int, int], size: int) -> Pixels:
+def _fitted(pixels: Pixels, bounds: Bounds, size: int) -> Pixels:
     """What is within bounds, in the middle of a transparent square with the canvas's margin."""
     left, top, right, bottom = bounds
     room = size * (1 - 2 * MARGIN_PX / CANVAS_PX)

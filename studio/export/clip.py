@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -129,4 +130,10 @@ def _curves(clip: Clip) -> VectorClip:
         for number, layer in enumerate(clip.puppet.layers)
     ]
     drawing = read_drawing(clip.source, _SHEET_SIZE)
+    if drawing.not_in_paths:
+        warnings.warn(
+            f"{drawing.name} has {', '.join(drawing.not_in_paths)}: {suffixes(of=HOLDS_CURVES)} are written "
+            "without; films have them.",
+            stacklevel=2,
+        )
     return vector_clip(drawing, sheets, range(len(film.frames)), film.seconds, film.loops)

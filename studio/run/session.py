@@ -169,7 +169,7 @@ class Run:
             with torch.no_grad():
                 film = detached(scene.animation(export.motion_frames, export.motion_seconds))
             project = scene.project(self.recipe.prompt, self.recipe.seed, film)
-            return Clip(film, scene.puppet, drawing_file(scene.config), project)
+            return Clip(film, scene.puppet, drawing_file(scene.config.path), project)
         if not isinstance(scene, Deformable):
             return self.primitives(particle)
         with torch.no_grad():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -173,14 +174,14 @@ class Clipart:
         return Clipart(Puppet.from_state(state), state[_CURVES], config)
 
 
-def drawing_file(config: ClipartConfig) -> Path:
-    """Where the drawing of a recipe is.
+def drawing_file(name: str) -> Path:
+    """Where a drawing is that a recipe names.
 
     Raises:
-        StudioError: it names no file, and no drawing that ships with the studio.
+        StudioError: it is no path, and no drawing that ships with the studio.
     """
-    path = Path(config.path)
-    return path if path.suffix else clipart(config.path)
+    path = Path(name)
+    return path if path.suffix else clipart(name)
 
 
 def puppet_of(config: ClipartConfig) -> Puppet:
@@ -189,7 +190,7 @@ def puppet_of(config: ClipartConfig) -> Puppet:
     Raises:
         StudioError: the file is no drawing, or shows nothing; keypoints or bones that do not fit.
     """
-    path = drawing_file(config)
+    path = drawing_file(config.path)
     stamp = path.stat().st_mtime_ns if path.is_file() else 0
     at_rest = ClipartConfig(
         path=str(path),
@@ -207,6 +208,12 @@ def puppet_of(config: ClipartConfig) -> Puppet:
 @lru_cache(maxsize=4)
 def _puppet(config: ClipartConfig, stamp: int) -> Puppet:
     drawing = read_drawing(Path(config.path), config.texture_size)
+    if drawing.left_out:
+        warnings.warn(
+            f"{drawing.name} is drawn without its {', '.join(drawing.left_out)}: export it as PNG to keep "
+            "all, or convert text to paths in a drawing program.",
+            stacklevel=2,
+        )
     keypoints = None if config.keypoints is None else torch.tensor(config.keypoints).reshape(-1, 2)
     bones = None if config.bones is None else torch.tensor(config.bones, dtype=torch.long).reshape(-1, 2)
     sheet = sheet_of(drawing, keypoints, bones, config.edge_px, config.margin_px)

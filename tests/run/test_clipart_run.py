@@ -6,6 +6,7 @@ import json
 import math
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -13,14 +14,20 @@ import pytest
 import torch
 from PIL import Image, ImageSequence
 
+from studio.arguments import Animate
 from studio.errors import StudioError
-from studio.recipes.config import Recipe
+from studio.export.clip import write_clip
+from studio.export.shapes import Clip
+from studio.recipes.config import ClipartConfig, ExportConfig, LayerConfig, Recipe
 from studio.recipes.load import load
 from studio.recipes.project import read_project
+from studio.renderers.cutouts import CutoutRenderer
 from studio.run.build import BuiltStage, build_stages
 from studio.run.build_prior import build_prior
 from studio.run.checkpoint import save
 from studio.run.optimize import initial_state, optimize
+from studio.run.views import detached
+from studio.scenes.clipart import Clipart
 from tests.conftest import Said
 from tests.run.tiny import resumed
 
@@ -99,6 +106,46 @@ def test_from_a_drawing_to_files_that_play(studio_command: Callable[..., Said], 
     # Nothing of it is solid.
     refused = studio_command("export", str(run), str(tmp_path / "crab.glb"))
     assert refused.code == 2 and ".glb holds solid shapes and the scene is clipart" in refused.err
+
+
+MASKED = (
+    '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 99 99">'
+    '<mask id="m"><circle cx="50" cy="50" r="30" fill="#fff"/></mask>'
+    '<rect x="9" y="9" width="80" height="80" mask="url(#m)"/>'
+    '<rect x="40" y="5" width="9" height="60" fill="red"/><text>words</text></svg>'
+)
+
+
+def test_what_is_drawn_without_something_says_so(tmp_path: Path) -> None:
+    """Text nowhere; masks on one sheet, but neither on layers nor in files of curves."""
+    (tmp_path / "masked.svg").write_text(MASKED)
+    coarse = ClipartConfig(path=str(tmp_path / "masked.svg"), texture_size=64, edge_px=24.0)
+    with pytest.warns(UserWarning, match="masked is drawn without its text: export it as PNG") as said:
+        scene = Clipart.initial(coarse)
+    assert len(said) == 1
+    film = detached(scene.animation(2, 1.0))
+    clip = Clip(film, scene.puppet, tmp_path / "masked.svg", scene.project("", 0, film))
+    export = ExportConfig(turntable_size=32)
+    with pytest.warns(UserWarning, match="masked has masks: .svg, .json, .zip are written without; films"):
+        write_clip(clip, CutoutRenderer(), [tmp_path / "a.svg"], export, lambda _: None)
+    layers = (LayerConfig(name="bar", paths=(1,)),)
+    with pytest.warns(UserWarning) as said:
+        layered = Clipart.initial(replace(coarse, layers=layers))
+    assert "masked has masks, and its layers are drawn without" in str(said[1].message)
+    whole, parts = (float(puppet.puppet.layers[0].picture[..., 3].sum()) for puppet in (scene, layered))
+    assert parts > 1.2 * whole, "the square is whole"
+
+
+def test_a_drawn_skeleton_is_taken(tmp_path: Path) -> None:
+    """Circles over the emoji, whose page is 32 units wide, and a line between them."""
+    marks = '<circle cx="16" cy="18" r="1"/><circle cx="10" cy="18" r="1"/><path d="M16 18H10" stroke="red"/>'
+    page = 'xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 32"'
+    (tmp_path / "points.svg").write_text(f"<svg {page}>{marks}</svg>")
+    words = Animate(image="crab", prompt="it jumps", keypoints=tmp_path / "points.svg")
+    scene = words.asked().recipe().stages[0].scene
+    assert isinstance(scene, ClipartConfig) and scene.keypoints is not None and scene.bones == ((0, 1),)
+    (first, second) = scene.keypoints
+    assert first[1] == pytest.approx(second[1]) and 40 < first[0] - second[0] < 60
 
 
 def test_keypoints_are_the_users(studio_command: Callable[..., Said], tmp_path: Path) -> None:

@@ -20,8 +20,9 @@ demo: $(VENV)/installed
 app: $(VENV)/installed-web
 	$(BIN)/python app.py
 
+# One worker a core: a torch of many threads gains nothing on tests so small.
 test: $(VENV)/installed-dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n logical --maxprocesses 8 --dist worksteal
 
 test-web: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -m browser tests/web

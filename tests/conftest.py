@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+# Before torch is imported, here and in programs that tests start: a worker of `make test` has one core.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 CUBE = """\
 mtllib {name}.mtl

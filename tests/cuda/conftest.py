@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import functools
 import os
 import subprocess
@@ -23,13 +24,16 @@ def emulation() -> library.Library:
     build, target = CHECKOUT / "build" / "emulated", "studio_kernels_emulated"
     own_tools = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment = {**os.environ, "PATH": own_tools, "CMAKE_GENERATOR": "Ninja"}
-    for arguments in (
-        ("-S", CHECKOUT, "-B", build, "-DSTUDIO_TESTS=ON", "-DSTUDIO_CUDA=OFF"),
-        ("--build", build, "--target", target, "--parallel", "2"),
-    ):
-        command = ["/usr/bin/env", "cmake", *arguments]
-        run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-        assert run.returncode == 0, run.stdout + run.stderr
+    build.mkdir(parents=True, exist_ok=True)
+    with (build / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # the suite's other workers want it too
+        for arguments in (
+            ("-S", CHECKOUT, "-B", build, "-DSTUDIO_TESTS=ON", "-DSTUDIO_CUDA=OFF"),
+            ("--build", build, "--target", target, "--parallel", "2"),
+        ):
+            command = ["/usr/bin/env", "cmake", *arguments]
+            run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+            assert run.returncode == 0, run.stdout + run.stderr
     path = build / f"lib{target}.so"
     handle = ctypes.CDLL(str(path))
     handle.studio_last_error.restype = ctypes.c_char_p

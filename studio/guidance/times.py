@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
 import torch
+from torch import Tensor
 from typing_extensions import assert_never
 
 from studio.errors import StudioError

@@ -7,16 +7,8 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 
-from studio.recipes.ramps import Ramp
-from studio.recipes.values import (
-    STRICT,
-    Count,
-    Elevation,
-    Positive,
-    Range,
-    refuse_outside,
-    refuse_range,
-)
+from studio.recipes.ramps import Ramp, Range, refuse_outside, refuse_range
+from studio.recipes.values import STRICT, Count, Elevation, Positive
 
 _MOST_VIEWS = 4096.0
 """A step."""

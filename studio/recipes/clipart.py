@@ -7,9 +7,9 @@ from typing import Annotated, Literal
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from studio.recipes.values import STRICT, Finite, Positive
+from studio.recipes.values import STRICT, Number, Positive
 
-CanvasPoint = tuple[Finite, Finite]
+CanvasPoint = tuple[Number, Number]
 """x, y in pixels of clipart's canvas of 256, y down."""
 Bone = tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]]
 CurveOffsets = tuple[CanvasPoint, CanvasPoint, CanvasPoint]

@@ -52,6 +52,7 @@ from studio.recipes.priors import (
     SmallPriorConfig,
     VideoPriorConfig,
 )
+from studio.recipes.ramps import Range
 from studio.recipes.recipe import Recipe, WatchdogsConfig
 from studio.recipes.regularizers import RegularizersConfig
 from studio.recipes.renderers import (
@@ -80,7 +81,6 @@ from studio.recipes.shapes import (
 )
 from studio.recipes.stage import GuidanceTerm, Stage
 from studio.recipes.topology import DensifyConfig, NoTopologyConfig, RelocateConfig, TopologyConfig
-from studio.recipes.values import Count, Positive, Range
 
 __all__ = [
     "CLIP",
@@ -105,7 +105,6 @@ __all__ = [
     "ClipConfig",
     "ClipPriorConfig",
     "ClipartConfig",
-    "Count",
     "CurveOffsets",
     "CutoutConfig",
     "DeformableConfig",
@@ -135,7 +134,6 @@ __all__ = [
     "OrbitConfig",
     "PerceptronConfig",
     "PointCloudConfig",
-    "Positive",
     "PriorConfig",
     "RandomBackgroundConfig",
     "RandomInstantsConfig",

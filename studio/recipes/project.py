@@ -11,7 +11,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from studio.errors import StudioError
@@ -20,20 +20,18 @@ from studio.recipes.config import (
     Bone,
     CanvasPoint,
     ClipartConfig,
-    Count,
     CurveOffsets,
     LayerConfig,
     Loop,
-    Positive,
 )
+from studio.recipes.values import STRICT, Count, Positive
 
 MOST_BYTES = 2**20
-_CONFIG = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True)
 _DRAWN = ClipartConfig(path="crab")
 """Where the defaults stand."""
 
 
-@dataclass(frozen=True, kw_only=True, config=_CONFIG)
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class ProjectMotion:
     """How the keypoints move."""
 
@@ -47,7 +45,7 @@ class ProjectMotion:
     """Frames a second."""
 
 
-@dataclass(frozen=True, kw_only=True, config=_CONFIG)
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class ProjectMesh:
     """The sheet under the drawing; see ``ClipartConfig``."""
 
@@ -55,7 +53,7 @@ class ProjectMesh:
     margin_px: float = _DRAWN.margin_px
 
 
-@dataclass(frozen=True, kw_only=True, config=_CONFIG)
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class Project:
     """A drawing, its keypoints and their motion. A file written by hand needs nothing but ``keypoints``."""
 

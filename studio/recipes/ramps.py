@@ -9,17 +9,11 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 from pydantic.dataclasses import dataclass
 from typing_extensions import assert_never
 
-STRICT = ConfigDict(extra="forbid", use_attribute_docstrings=True)
-
-Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
-"""A finite float. Integers are welcome; strings and booleans are not."""
-
-Fraction = Annotated[float, Field(strict=True, ge=0.0, le=1.0)]
-"""A float in 0-1."""
+from studio.recipes.values import STRICT, Fraction, Number
 
 
 def _refuse_reversed(start_at: float, end_at: float) -> None:
@@ -67,15 +61,12 @@ class Cosine:
         return self
 
 
-Point = Annotated[tuple[Fraction, Number], Field(strict=False)]
-
-
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Piecewise:
     """Straight lines through points. Two points at one progress make a jump, taken at that progress."""
 
     kind: Literal["piecewise"] = "piecewise"
-    points: Annotated[tuple[Point, ...], Field(strict=False, min_length=1)]
+    points: Annotated[tuple[tuple[Fraction, Number], ...], Field(min_length=1)]
     """(progress, value) pairs in order of progress."""
 
     @model_validator(mode="after")
@@ -100,6 +91,11 @@ Ramp = Annotated[
     Discriminator(_kind),
 ]
 """A number, or a change over progress."""
+Range = tuple[Ramp, Ramp]
+"""The least and the greatest value that may be drawn; each may change over the stage."""
+
+MOMENTS = tuple(moment / 64 for moment in range(65))
+"""At which ramps are compared with one another."""
 
 
 def value_at(ramp: Ramp, progress: float) -> float:
@@ -134,6 +130,24 @@ def extremes(ramp: Ramp) -> tuple[float, float]:
         case _:
             assert_never(ramp)
     return min(values), max(values)
+
+
+def refuse_outside(name: str, ramp: Ramp, low: float, high: float, unit: str = "") -> None:
+    """Refuse a ramp that leaves the interval."""
+    least, greatest = extremes(ramp)
+    if not low <= least <= greatest <= high:
+        got = f"{least:g}" if least == greatest else f"{least:g} to {greatest:g}"
+        raise ValueError(f"{name} must stay within {low:g} to {high:g}{unit}, got {got}")
+
+
+def refuse_range(name: str, interval: Range, low: float, high: float) -> None:
+    """Refuse a range that leaves the interval, or whose ends pass one another."""
+    for end in interval:
+        refuse_outside(name, end, low, high)
+    for moment in MOMENTS:
+        first, last = (value_at(end, moment) for end in interval)
+        if first > last:
+            raise ValueError(f"{name} must not fall, got [{first:g}, {last:g}]")
 
 
 def _elapsed(ramp: Linear | Cosine, progress: float) -> float:

@@ -25,7 +25,7 @@ from studio.recipes.priors import AutoPriorConfig, NoPriorConfig, PriorConfig
 from studio.recipes.scenes import SceneConfig, at_rest
 from studio.recipes.shapes import FieldConfig
 from studio.recipes.stage import Stage
-from studio.recipes.values import STRICT, Count, Positive, UnitInterval
+from studio.recipes.values import STRICT, Count, Fraction, Positive
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -36,13 +36,13 @@ class WatchdogsConfig:
     """Steps in a row that may be non-finite, or empty after the warm-up, before the run ends."""
     warm_up: Annotated[int, Field(ge=0)] = 100
     """Steps before emptiness counts."""
-    min_alpha: UnitInterval = 0.004
+    min_alpha: Fraction = 0.004
     """Mean coverage of the pictures below which the scene counts as empty."""
-    max_burnt: UnitInterval = 0.25
+    max_burnt: Fraction = 0.25
     """Share of the asset's pixels with a channel at 0 and one at 1 above which colours are burnt."""
     max_growth: Positive = 0.5
     """Share by which one topology edit may raise the number of splats."""
-    min_depth_confidence: UnitInterval = 0.25
+    min_depth_confidence: Fraction = 0.25
     """How far apart the directions must be from which a motion is seen, 0 for one direction to 1 for all
     alike; below, its depth is a guess."""
 

@@ -12,7 +12,7 @@ from studio.recipes.clipart import ClipartConfig
 from studio.recipes.deformation import DeformableConfig
 from studio.recipes.guidance import AnyGuidanceConfig, FootageConfig, PixelsConfig
 from studio.recipes.priors import PriorConfig
-from studio.recipes.ramps import Ramp, value_at
+from studio.recipes.ramps import MOMENTS, Ramp, refuse_outside, value_at
 from studio.recipes.regularizers import RegularizersConfig
 from studio.recipes.renderers import (
     DRAWN_BY,
@@ -25,7 +25,7 @@ from studio.recipes.renderers import (
 from studio.recipes.scenes import SceneConfig, at_rest
 from studio.recipes.shapes import GaussiansConfig
 from studio.recipes.topology import NoTopologyConfig, TopologyConfig
-from studio.recipes.values import MOMENTS, STRICT, refuse_outside
+from studio.recipes.values import STRICT
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

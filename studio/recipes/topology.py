@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from studio.recipes.values import STRICT, Count, NotNegative, Positive, UnitInterval
+from studio.recipes.values import STRICT, Count, Fraction, NotNegative, Positive
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -24,18 +24,18 @@ class DensifyConfig:
     kind: Literal["densify"] = "densify"
     every: Count = 100
     """Steps between two edits."""
-    start_at: UnitInterval = 0.1
+    start_at: Fraction = 0.1
     """Progress of the stage at which edits begin."""
-    end_at: UnitInterval = 0.7
+    end_at: Fraction = 0.7
     """Progress at which they end."""
     max_count: Count = 12000
     """Never more splats than this."""
-    grow_fraction: UnitInterval = 0.1
+    grow_fraction: Fraction = 0.1
     """At each edit, the share of the splats with the largest screen gradients that is cloned or split.
     A share, not a threshold: the scale of a guidance gradient is anyone's guess."""
     split_scale: Positive = 0.02
     """Splats larger than this, in world units, are split; smaller ones are cloned."""
-    prune_opacity: UnitInterval = 0.02
+    prune_opacity: Fraction = 0.02
     """Splats fainter than this are removed."""
     prune_scale: Positive = 0.25
     """Splats larger than this, in world units, are removed."""
@@ -54,15 +54,15 @@ class RelocateConfig:
     kind: Literal["relocate"] = "relocate"
     every: Count = 50
     """Steps between two edits."""
-    start_at: UnitInterval = 0.05
+    start_at: Fraction = 0.05
     """Progress of the stage at which edits begin."""
-    end_at: UnitInterval = 0.85
+    end_at: Fraction = 0.85
     """Progress at which they end; the noise ends with them."""
     max_count: Count = 10000
     """Never more splats than this."""
     growth: NotNegative = 0.05
     """Share of splats added at each edit, up to ``max_count``."""
-    dead_opacity: UnitInterval = 0.005
+    dead_opacity: Fraction = 0.005
     """Splats fainter than this are relocated."""
     noise: NotNegative = 0.0
     """Size of the exploring noise, times the learning rate of the centres; the paper's is 5e5."""

@@ -29,6 +29,7 @@ from tests.export.conftest import export_quickly
 from tests.export.gltf_player import chunks, played
 from tests.export.shapes import bending_bar, random_splats, splats_on
 
+Exported = tuple[Animation[Splats], ExportReport]
 CONFIG = ExportConfig(mesh_faces=1500, texture_size=128, turntable_frames=24, turntable_size=48)
 
 
@@ -55,7 +56,7 @@ def nodding(frames: int = 4) -> Animation[Splats]:
 
 
 @pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Animation[Splats], ExportReport]:
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     folder, animation = tmp_path_factory.mktemp("moving"), nodding()
     paths = [folder / name for name in ("a.glb", "a.ply", "a.usdz", "a.mp4", "a.gif", "a.webp", "a.png")]
     with pytest.MonkeyPatch.context() as patch:

@@ -10,17 +10,17 @@ from pydantic.dataclasses import dataclass
 from studio.recipes.guidance.shared import (
     GradientConfig,
     NoiseConfig,
-    Positive,
     RandomNoise,
     ScoresConfig,
     TimesConfig,
     UniformTimes,
     WeightName,
 )
-from studio.recipes.ramps import STRICT, Fraction, Piecewise, Ramp
+from studio.recipes.ramps import Piecewise, Ramp
+from studio.recipes.values import STRICT, Fraction, Positive
 
 CriticTarget = Literal["epsilon", "v", "x0"]
-Updates = Annotated[int, Field(strict=True, ge=1, le=100)]
+Updates = Annotated[int, Field(ge=1, le=100)]
 
 FALLING = UniformTimes(t_max=Piecewise(points=((0.0, 0.98), (0.2, 0.98), (0.2, 0.5))))
 """ProlificDreamer's window: its upper end drops after a fifth of the run."""
@@ -42,7 +42,7 @@ class TrainedCriticConfig:
     """Share of its steps in which it is not told the camera, so that it knows all views together too."""
     prompt_drop: Fraction = 0.0
     """Share of its steps in which it is told the empty prompt."""
-    rank: Annotated[int, Field(strict=True, ge=0, le=1024)] = 4
+    rank: Annotated[int, Field(ge=0, le=1024)] = 4
     """Of the low-rank change to the prior's attention layers; 0 learns the empty prompt's embedding only."""
     seed: int = 0
     """Of its first weights."""
@@ -102,7 +102,7 @@ class LodsConfig:
     renders."""
 
     kind: Literal["lods"] = "lods"
-    cfg_scale: Annotated[float, Field(strict=True, gt=1.0, allow_inf_nan=False)] = 1000.0
+    cfg_scale: Annotated[float, Field(gt=1.0, allow_inf_nan=False)] = 1000.0
     """Classifier-free guidance."""
     critic: CriticConfig = TrainedCriticConfig(
         target="epsilon", learning_rate=1e-4, camera_drop=0.0, prompt_drop=1.0, rank=0
@@ -123,9 +123,9 @@ class PgSbConfig:
     """
 
     kind: Literal["pgsb"] = "pgsb"
-    lowest_scale: Annotated[float, Field(strict=True, ge=0.0, le=1000.0)] = 2.0
+    lowest_scale: Annotated[float, Field(ge=0.0, le=1000.0)] = 2.0
     """Lower end of the scales, drawn evenly for each image."""
-    highest_scale: Annotated[float, Field(strict=True, ge=0.0, le=1000.0)] = 7.0
+    highest_scale: Annotated[float, Field(ge=0.0, le=1000.0)] = 7.0
     """Upper end of the scales."""
     critic: CriticConfig = TrainedCriticConfig(target="epsilon", learning_rate=1e-3, prompt_drop=0.1, rank=64)
     times: TimesConfig = UniformTimes()

@@ -18,7 +18,8 @@ from studio.recipes.guidance.shared import (
     UniformTimes,
     WeightName,
 )
-from studio.recipes.ramps import STRICT, Fraction, Ramp
+from studio.recipes.ramps import Ramp
+from studio.recipes.values import STRICT, Fraction
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

@@ -16,7 +16,8 @@ from studio.recipes.guidance.shared import (
     UniformTimes,
     WeightName,
 )
-from studio.recipes.ramps import STRICT, Ramp
+from studio.recipes.ramps import Ramp
+from studio.recipes.values import STRICT
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

@@ -10,7 +10,6 @@ from pydantic.dataclasses import dataclass
 from studio.recipes.guidance.shared import (
     GradientConfig,
     NoiseConfig,
-    Positive,
     RandomNoise,
     ScoresConfig,
     SweepTimes,
@@ -18,7 +17,8 @@ from studio.recipes.guidance.shared import (
     UniformTimes,
     WeightName,
 )
-from studio.recipes.ramps import STRICT, Fraction, Linear, Piecewise, Ramp
+from studio.recipes.ramps import Linear, Piecewise, Ramp
+from studio.recipes.values import STRICT, Fraction, Positive
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -83,7 +83,7 @@ class NfsdConfig:
     kind: Literal["nfsd"] = "nfsd"
     cfg_scale: Ramp = 7.5
     """Classifier-free guidance; the method is made for nominal values."""
-    split_timestep: Annotated[float, Field(strict=True, ge=0.0, le=999.0)] = 200.0
+    split_timestep: Annotated[float, Field(ge=0.0, le=999.0)] = 200.0
     """Stable Diffusion's timestep from which the negative prompt is subtracted; other schedules use the
     level of the same signal-to-noise ratio."""
     negative_prompt: str = (

@@ -11,14 +11,13 @@ from studio.recipes.guidance.critics import CriticConfig, TrainedCriticConfig
 from studio.recipes.guidance.shared import (
     GradientConfig,
     NoiseConfig,
-    NotNegative,
-    Positive,
     RandomNoise,
     ScoresConfig,
     TimesConfig,
     UniformTimes,
 )
-from studio.recipes.ramps import STRICT, Number, Ramp
+from studio.recipes.ramps import Ramp
+from studio.recipes.values import STRICT, NotNegative, Number, Positive
 
 FAKE = TrainedCriticConfig(target="epsilon", learning_rate=1e-4, updates=5)
 """A critic that keeps ahead of the scene."""
@@ -50,7 +49,7 @@ class RatioHeadConfig:
     """
 
     learning_rate: Positive = 1e-3
-    width: Annotated[int, Field(strict=True, ge=4, le=512)] = 32
+    width: Annotated[int, Field(ge=4, le=512)] = 32
     """Channels of its layers."""
     seed: int = 0
     """Of its first weights."""
@@ -99,11 +98,11 @@ class DisbackConfig:
     kind: Literal["disback"] = "disback"
     cfg_scale: Ramp = 1.75
     """Classifier-free guidance of the teachers."""
-    degrade_until: Annotated[float, Field(strict=True, gt=0.0, lt=1.0)] = 0.05
+    degrade_until: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.05
     """Progress until which the prior unlearns; the scene rests meanwhile."""
-    walk_until: Annotated[float, Field(strict=True, gt=0.0, le=1.0)] = 0.6
+    walk_until: Annotated[float, Field(gt=0.0, le=1.0)] = 0.6
     """Progress at which the walk reaches the true prior."""
-    teachers: Annotated[int, Field(strict=True, ge=1, le=1000)] = 5
+    teachers: Annotated[int, Field(ge=1, le=1000)] = 5
     """Degraded teachers that are kept."""
     degradation: TrainedCriticConfig = TrainedCriticConfig(target="epsilon", learning_rate=1e-4, updates=5)
     """How the prior unlearns."""

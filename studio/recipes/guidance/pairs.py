@@ -10,8 +10,6 @@ from pydantic.dataclasses import dataclass
 from studio.recipes.guidance.shared import (
     GradientConfig,
     NoiseConfig,
-    NotNegative,
-    Positive,
     RandomNoise,
     ScoresConfig,
     TimesConfig,
@@ -19,7 +17,8 @@ from studio.recipes.guidance.shared import (
     WeightName,
 )
 from studio.recipes.guidance.trajectories import WARMED_UP
-from studio.recipes.ramps import STRICT, Fraction, Linear, Piecewise, Ramp
+from studio.recipes.ramps import Linear, Piecewise, Ramp
+from studio.recipes.values import STRICT, Fraction, NotNegative, Positive
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

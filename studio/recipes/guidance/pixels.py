@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from studio.recipes.ramps import STRICT, Ramp
+from studio.recipes.ramps import Ramp
+from studio.recipes.values import STRICT
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

@@ -7,10 +7,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from studio.recipes.ramps import STRICT, Fraction, Number, Ramp
-
-Positive = Annotated[float, Field(strict=True, gt=0.0, allow_inf_nan=False)]
-NotNegative = Annotated[float, Field(strict=True, ge=0.0, allow_inf_nan=False)]
+from studio.recipes.ramps import Ramp
+from studio.recipes.values import STRICT, Count, Fraction, NotNegative, Number, Positive
 
 WeightName = Literal["sigma2", "uniform", "alpha", "fantasia3d", "sigma_over_alpha", "inverse_alpha"]
 """The weights of ``studio.guidance.weighting``, functions of the noise level."""
@@ -85,7 +83,7 @@ class InvertedNoise:
     """The noise that the prior finds in the image, by DDIM inversion. It costs a prediction each stride."""
 
     kind: Literal["inverted"] = "inverted"
-    stride: Annotated[float, Field(strict=True, gt=0.0, le=1.0)] = 0.2
+    stride: Annotated[float, Field(gt=0.0, le=1.0)] = 0.2
     """The longest step, as a fraction of the schedule."""
     cfg_scale: Number = 0.0
     """Guidance on the way; 0 asks the unconditional branch alone."""
@@ -107,7 +105,7 @@ class OdeNoise:
     """The noise at the end of the prompt's ODE (UCM)."""
 
     kind: Literal["ode"] = "ode"
-    steps: Annotated[int, Field(strict=True, ge=1)] = 3
+    steps: Count = 3
     """Euler steps from the image to pure noise."""
 
 
@@ -138,7 +136,7 @@ class ScoresConfig:
 
     perp_neg: NotNegative = 0.0
     """Scale of Perp-Neg's repulsion from the wrong views; 0 turns it off, 1 is the paper's."""
-    terms_per_forward: Annotated[int, Field(strict=True, ge=1)] | None = None
+    terms_per_forward: Count | None = None
     """At most this many branches (prompt, null, ...) in one forward pass: less memory, more time."""
 
 

@@ -21,7 +21,8 @@ from studio.recipes.guidance.shared import (
     UniformTimes,
     WeightName,
 )
-from studio.recipes.ramps import STRICT, Fraction, Linear, Ramp
+from studio.recipes.ramps import Linear, Ramp
+from studio.recipes.values import STRICT, Fraction
 
 WARM_UP = 0.3
 """Progress until which LucidDreamer and Dreamer-XL widen their levels: 1500 of 5000, 750 of 2500 steps."""

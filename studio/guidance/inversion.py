@@ -213,6 +213,48 @@ class Descended:
         return self.guided.terms(progress)
 
 
+@dataclass(frozen=True)
+class Denoised:
+    """From ``MAIN`` down the ODE with guidance, in equal steps, all but the last of them.
+
+    The state's ``MAIN`` is where the last step begins, its ``noise`` what leads there from the clean image in
+    a straight line: sigma/alpha (score - noise) is the clean image minus the one at the end of the way.
+    """
+
+    inner: NoisePolicy
+    guided: LinearCombination
+    steps: int
+
+    def __call__(
+        self,
+        clean: Float[Tensor, "b c h w"],
+        levels: Levels,
+        schedule: NoiseSchedule,
+        bank: ScoreBank,
+        progress: float,
+        rng: torch.Generator,
+    ) -> State:
+        """The images before the last step."""
+        begun = self.inner(clean, levels, schedule, bank, progress, rng)
+        x, start = begun.noisy[MAIN], begun.levels[MAIN]
+        stops = [(start * (1 - k / self.steps)).round() for k in range(self.steps)]
+        for here, there in pairwise(stops):
+            state = State(schedule, clean, {MAIN: here}, {MAIN: x}, x)
+            scores = bank.get(self.guided.terms(progress), state)
+            x = schedule.ddim_step(x, self.guided(scores, state, progress), here, there)
+        alpha, sigma = schedule.alpha_sigma(stops[-1], clean.dtype)
+        return State(schedule, clean, {MAIN: stops[-1]}, {MAIN: x}, (x - alpha * clean) / sigma)
+
+    def rounds(self, levels: Levels, schedule: NoiseSchedule, progress: float) -> Rounds:
+        """What comes before, and the scores of each step but the last."""
+        terms = self.guided.terms(progress)
+        return [*self.inner.rounds(levels, schedule, progress), *[terms] * (self.steps - 1)]
+
+    def known(self, levels: Levels, progress: float) -> Collection[Term]:
+        """Nothing: the last step's scores are the method's to ask."""
+        return ()
+
+
 def _split(levels: Levels) -> tuple[Level, Sequence[Level]]:
     """The level where the path ends, and those one step away from it."""
     anchor = ANCHOR if ANCHOR in levels else MAIN

@@ -32,6 +32,7 @@ class Method:
         ratio: who knows the density ratio, for methods that ask.
         second: how a second prior denoises, for methods that ask two.
         draws_chance: the combination reads ``State.chance``.
+        as_pixels: the direction leads from the image to another, which the renders follow as pixels.
     """
 
     citation: Citation
@@ -46,3 +47,4 @@ class Method:
     ratio: RatioHeadConfig | None = None
     second: SecondPriorConfig | None = None
     draws_chance: bool = False
+    as_pixels: bool = False

@@ -26,6 +26,7 @@ from studio.guidance import (
     mvdream,
     nfsd,
     pgsb,
+    refine,
     rfds,
     sdi,
     sds,
@@ -74,6 +75,7 @@ from studio.recipes.guidance import (
     NfsdConfig,
     PgSbConfig,
     PixelsConfig,
+    RefineConfig,
     RfdsConfig,
     SdiConfig,
     SdsConfig,
@@ -141,6 +143,8 @@ def method_of(config: GuidanceConfig) -> Method:
             return vpcsm.method(config)
         case SdiConfig():
             return sdi.method(config)
+        case RefineConfig():
+            return refine.method(config)
         case CdsConfig():
             return cds.method(config)
         case AsdConfig():

@@ -22,7 +22,7 @@ def refuse_unservable(name: str, method: Method, prior: Prior) -> None:
 
     Raises:
         StudioError: it asks for an unconditional or a camera-free branch that is not there, gives words to a
-            prior that reads none, or trains a critic beside a prior of clips.
+            prior that reads none, or trains a critic or follows pictures beside a prior of clips.
     """
     limits = limits_of(prior)
     if not limits.supports_null and Branch.NULL in asked_branches(method, prior.schedule):
@@ -41,6 +41,10 @@ def refuse_unservable(name: str, method: Method, prior: Prior) -> None:
         raise StudioError(
             f"{name} trains a critic of single pictures, and this prior sees clips; use sds, or another "
             "method without a critic."
+        )
+    if limits.frames > 1 and method.as_pixels:
+        raise StudioError(
+            f"{name} follows single pictures, and this prior sees clips; use sds, or a prior of pictures."
         )
     if not limits.reads_text and (method.negatives or method.scores.perp_neg != 0.0):
         raise StudioError(

@@ -14,7 +14,7 @@ from studio.guidance.critic import Critic
 from studio.guidance.method import Method
 from studio.guidance.objective import Descent
 from studio.guidance.ratio import RatioHead
-from studio.guidance.second import SecondPrior
+from studio.guidance.second import SecondPrior, resized_like
 from studio.guidance.state import MAIN, POSITIVE, SECOND, State, Term
 from studio.guidance.terms import ScoreBank, predictions_for
 from studio.interfaces import Prior
@@ -60,7 +60,8 @@ class ScoreDistillation:
             rng: draws the noise levels, then the noise.
 
         Returns:
-            A loss whose gradient on the prior's variable is ``gradient / b``. Values that are not finite are
+            A loss whose gradient on the prior's variable is ``gradient / b``; of a method ``as_pixels``, half
+            the squared distance of ``rgb`` to the decoded image, over ``b``. Values that are not finite are
             left in it and counted in ``terms["nonfinite_encoded"]`` and ``terms["nonfinite_gradient"]``.
         """
         method = self.method
@@ -95,8 +96,13 @@ class ScoreDistillation:
             timesteps = state.levels[MAIN]
             denoised = self.prior.schedule.clean_from_noise(state.noisy[MAIN], scores[POSITIVE], timesteps)
             learned = {**learned, **self.ratio.learn(clean, denoised.detach(), rng)}
+        if method.as_pixels:
+            wanted = resized_like(self.prior.decode_images(clean - gradient).to(rgb), rgb)
+            loss = gradients.inject(rgb, rgb.detach() - wanted)
+        else:
+            loss = gradients.inject(x, gradient)
         return GuidanceOutput(
-            loss=gradients.inject(x, gradient),
+            loss=loss,
             gradient=gradient,
             timesteps=state.levels[MAIN],
             denoiser_calls=bank.denoiser_calls + self._training_calls(len(x)),

@@ -44,7 +44,7 @@ class SecondPrior:
         """The state, with the renders' coverage and the size of the sets."""
         alpha = conditioning.alpha
         if alpha is not None:
-            alpha = _resized(alpha.detach().to(state.clean), state.clean)
+            alpha = resized_like(alpha.detach().to(state.clean), state.clean)
         return replace(state, coverage=alpha, set_size=self._set_size)
 
     def calls(self, progress: float) -> int:
@@ -76,7 +76,7 @@ class SecondPrior:
         image = schedule.clean_from_noise(x_t, self._combine(scores, noisy, progress), timesteps)
         unguided = schedule.clean_from_noise(x_t, scores[POSITIVE], timesteps)
         tempered = self._rescale_std * self._spread(unguided) / self._spread(image) + 1 - self._rescale_std
-        return _resized(tempered * image, state.clean), bank.denoiser_calls
+        return resized_like(tempered * image, state.clean), bank.denoiser_calls
 
     def _spread(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 1 1 1"]:
         """Standard deviation over the set that each image is in."""
@@ -84,7 +84,8 @@ class SecondPrior:
         return spread.repeat_interleave(self._set_size)[:, None, None, None]
 
 
-def _resized(x: Float[Tensor, "b c h w"], like: Float[Tensor, "b k hx wx"]) -> Float[Tensor, "b c hx wx"]:
+def resized_like(x: Float[Tensor, "b c h w"], like: Float[Tensor, "b k hx wx"]) -> Float[Tensor, "b c hx wx"]:
+    """Images as large as others, bilinearly."""
     if x.shape[2:] == like.shape[2:]:
         return x
     return interpolate(x, like.shape[2:], mode="bilinear", align_corners=False)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from studio.guidance.forward import NoisePolicy, Rounds, diffused
-from studio.guidance.inversion import Descended, Inverted, Ode, Refined
+from studio.guidance.inversion import Denoised, Descended, Inverted, Ode, Refined
 from studio.guidance.method import Method
 from studio.guidance.noise import Switched
 from studio.guidance.score_distillation import ScoreDistillation
@@ -120,7 +120,7 @@ def at(times: TimeSampler, timesteps: Tensor) -> TimeSampler:
 def under(policy: NoisePolicy, noise: Tensor) -> NoisePolicy:
     """The policy, with the noise that it draws given; what the prior finds by itself stays."""
     match policy:
-        case Refined() | Descended():
+        case Refined() | Descended() | Denoised():
             return replace(policy, inner=under(policy.inner, noise))
         case Switched():
             return replace(policy, before=under(policy.before, noise), after=under(policy.after, noise))

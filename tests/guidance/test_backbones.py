@@ -26,6 +26,7 @@ WORDLESS = "this prior reads no words"
 SCHEDULE = NoiseSchedule.scaled_linear()
 NO_FREE_CAMERA = "a multi-view prior has no camera-free branch"
 NO_CRITIC = "trains a critic of single pictures, and this prior sees clips"
+NO_PICTURE = "follows single pictures, and this prior sees clips"
 OTHER_AUTOENCODER = "expected two models with one autoencoder"
 OTHER_CHANNELS = ("small", "if")
 """Their denoisers see other than the four channels of the tiny MVDream."""
@@ -64,6 +65,8 @@ def assert_as_expected(name: str, row: dict[str, Outcome]) -> None:
             reason: str | None = DISTILLED
         elif name in OF_CLIPS and method.critic is not None:
             reason = NO_CRITIC
+        elif name in OF_CLIPS and method.as_pixels:
+            reason = NO_PICTURE
         elif name == "mvdream" and Branch.CRITIC_NULL in branches:
             reason = NO_FREE_CAMERA
         elif name == "zero123" and (method.negatives or kind == "lods"):

@@ -1,20 +1,23 @@
-"""ISM, TSM, CSM, VPCSM, SDI and CDS against pencil and paper."""
+"""ISM, TSM, CSM, VPCSM, SDI, Refine and CDS against pencil and paper."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.functional import avg_pool2d, interpolate
 
 from studio.guidance.inversion import Inverted
 from studio.guidance.method import Method
 from studio.guidance.methods import build_guidance, method_of
+from studio.guidance.score_distillation import ScoreDistillation
 from studio.guidance.state import ANCHOR, LATER, MAIN, MIDDLE, NULL, Branch, State, Term
 from studio.guidance.terms import ScoreBank
-from studio.priors.analytic import AnalyticPrior
+from studio.priors.analytic import AnalyticPrior, GaussianMixture
 from studio.recipes.guidance import (
     CdsConfig,
     CsmConfig,
@@ -23,6 +26,7 @@ from studio.recipes.guidance import (
     GuidanceConfig,
     InvertedNoise,
     IsmConfig,
+    RefineConfig,
     SdiConfig,
     SweepTimes,
     TsmConfig,
@@ -315,6 +319,60 @@ def test_sdi_is_the_distance_to_the_denoised_image_whatever_the_way() -> None:
     )
     got = run(method, prior, conditioning_of(prior), x, 730.0, NO_NOISE).gradient
     torch.testing.assert_close(got, x - denoised, rtol=1e-9, atol=1e-9)
+
+
+# Refine
+
+
+@pytest.mark.parametrize("timestep", [100, 400, 800])
+def test_refined_pictures_of_a_gaussian_in_closed_form(timestep: int) -> None:
+    """A step of DDIM from s to t shrinks the distance from the mean by (a_s a_t std² + o_s o_t) / v_s."""
+    prior, x, noise = two_gaussians(), images(2), images(2, 1)
+    method = method_of(RefineConfig(cfg_scale=1.0, steps=4))
+    got = run(method, prior, conditioning_of(prior), x, float(timestep), noise).gradient
+    levels = [stable_diffusion_level(timestep * share // 4) for share in (4, 3, 2, 1)]
+    (alpha, sigma), clean = levels[0], (1.0, 0.0)
+    distance = alpha * (x - 1.0) + sigma * noise
+    for (alpha, sigma), (alpha_next, sigma_next) in pairwise([*levels, clean]):
+        shrunk = (alpha * alpha_next * 0.25 + sigma * sigma_next) / (alpha**2 * 0.25 + sigma**2)
+        distance = shrunk * distance
+    torch.testing.assert_close(x - got, 1.0 + distance, rtol=1e-6, atol=1e-6)
+
+
+def test_a_picture_is_refined_step_by_step() -> None:
+    prior, x, noise = mixtures(), images(2), images(2, 1)
+    x_t = STABLE_DIFFUSION.add_noise(x, noise, torch.full((2,), 300.0))
+    for here, there in ((300.0, 200.0), (200.0, 100.0), (100.0, None)):
+        level = torch.full((2,), here)
+        score = guided(prior, x_t, level, 7.5)
+        denoised = STABLE_DIFFUSION.clean_from_noise(x_t, score, level)
+        if there is not None:
+            x_t = STABLE_DIFFUSION.add_noise(denoised, score, torch.full((2,), there))
+    got = run(method_of(RefineConfig(steps=3)), prior, conditioning_of(prior), x, 300.0, noise)
+    torch.testing.assert_close(got.gradient, x - denoised, rtol=1e-9, atol=1e-9)
+
+
+class Halved(AnalyticPrior):
+    """Sees images at half the size and in -1 to 1, as a codec would."""
+
+    def encode_images(self, rgb: Tensor) -> Tensor:
+        return 2 * avg_pool2d(rgb, 2) - 1
+
+    def decode_images(self, x: Tensor) -> Tensor:
+        return (x + 1) / 2
+
+
+def test_refining_follows_the_decoded_picture_pixel_by_pixel() -> None:
+    """Of a prior that knows one picture, whatever the noise: the mean squared error to that one."""
+    known = GaussianMixture.gaussian(images(1)[0], 1e-3)
+    prior = Halved({"": known, "c": known}, STABLE_DIFFUSION)
+    rgb = torch.rand(2, 3, 8, 8, dtype=torch.float64).requires_grad_()
+    guidance = ScoreDistillation(prior, method_of(RefineConfig()))
+    output = guidance(rgb, conditioning_of(prior), 0.0, torch.Generator().manual_seed(0))
+    wanted = interpolate((images(1) + 1) / 2, (8, 8), mode="bilinear")
+    output.loss.backward()
+    torch.testing.assert_close(2 * rgb.grad, rgb.detach() - wanted, rtol=0.0, atol=1e-3)
+    torch.testing.assert_close(output.loss, 0.25 * (rgb - wanted).square().sum(), rtol=1e-3, atol=0.0)
 
 
 # CDS

@@ -76,6 +76,7 @@ from studio.recipes.guidance.trajectories import (
     CdsConfig,
     CsmConfig,
     IsmConfig,
+    RefineConfig,
     SdiConfig,
     TsmConfig,
     VpcsmConfig,
@@ -121,6 +122,7 @@ __all__ = [
     "PixelsConfig",
     "RandomNoise",
     "RatioHeadConfig",
+    "RefineConfig",
     "RefinedNoise",
     "RfdsConfig",
     "ScoresConfig",
@@ -170,6 +172,7 @@ GuidanceConfig = Annotated[
     | CsmConfig
     | VpcsmConfig
     | SdiConfig
+    | RefineConfig
     | CdsConfig
     | AsdConfig
     | BsdConfig

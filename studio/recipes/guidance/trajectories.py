@@ -6,8 +6,9 @@ fractions are other noise levels, and nobody has published better ones.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
+from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from studio.recipes.guidance.shared import (
@@ -15,6 +16,7 @@ from studio.recipes.guidance.shared import (
     GradientConfig,
     InvertedNoise,
     NoiseConfig,
+    RandomNoise,
     ScoresConfig,
     SweepTimes,
     TimesConfig,
@@ -112,6 +114,22 @@ class SdiConfig:
     times: TimesConfig = SweepTimes(start=0.98, end=0.25, shape="linear")
     noise: NoiseConfig = InvertedNoise(stride=0.1, cfg_scale=-7.5, eta=0.3)
     weight: WeightName = "sigma_over_alpha"
+    scores: ScoresConfig = ScoresConfig()
+    gradient: GradientConfig = GradientConfig()
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class RefineConfig:
+    """Image to image: pixels follow what the prior makes of the renders from a low noise level
+    (DreamGaussian)."""
+
+    kind: Literal["refine"] = "refine"
+    cfg_scale: Ramp = 7.5
+    """Classifier-free guidance."""
+    steps: Annotated[int, Field(strict=True, ge=1)] = 5
+    """Equal steps from the noise level to the picture; each costs predictions."""
+    times: TimesConfig = SweepTimes(start=0.3, end=0.05, shape="linear")
+    noise: NoiseConfig = RandomNoise()
     scores: ScoresConfig = ScoresConfig()
     gradient: GradientConfig = GradientConfig()
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,7 @@ from studio.export.animation import rate_of, shape_at, spread, turntable_times
 from studio.export.clip import write_clip
 from studio.export.files import check_writable
 from studio.export.film import film_of_views, front_film
-from studio.export.formats import asset_paths, format_of
+from studio.export.formats import among, asset_paths, format_of
 from studio.export.four_dgs import write_4dgs
 from studio.export.glb import write_glb
 from studio.export.images import to_pixels
@@ -34,7 +34,7 @@ from studio.export.reconstruction import (
     textured_surface,
 )
 from studio.export.refusals import refuse_formats, refuse_unsound
-from studio.export.shapes import Asset, Clip, Moving, device_of
+from studio.export.shapes import Asset, Clip, Moving, at_rest, device_of
 from studio.export.sheet import contact_sheet
 from studio.export.skinned import write_skinned
 from studio.export.splat import write_splat
@@ -47,7 +47,7 @@ from studio.export.usdz import write_usdz
 from studio.export.views import pictures, unlit
 from studio.interfaces import Renderer
 from studio.ops.field import Field
-from studio.recipes.config import HOLDS_MESH, TURNTABLE, ExportConfig
+from studio.recipes.config import FILM, HOLDS_MESH, HOLDS_SPLATS, TURNTABLE, ExportConfig
 from studio.types import Animation, Mesh, Splats
 
 _JUDGED_INSTANTS = 8
@@ -108,48 +108,42 @@ def export_files(
         StudioError: unknown suffix, one that cannot hold this asset, or one whose library is not installed;
             unwritable folder, full disk; empty, transparent or non-finite scene; frames that do not fit.
     """
-    formats = [format_of(path) for path in paths]
-    for folder in {path.parent for path in paths}:
-        check_writable(folder)
     clock = _Stopwatch(progress)
     if isinstance(asset, Clip):
         written_clip = write_clip(asset, renderer, paths, config, clock.begin)
         return ExportReport(written_clip, None, clock.stop())
     refuse_formats(asset, paths)
     refuse_unsound(asset)
+    for folder in {path.parent for path in paths}:
+        check_writable(folder)
 
-    mesh, found, lit = None, None, False
-    if not HOLDS_MESH.isdisjoint(formats):
+    mesh, found = None, None
+    if meshes := among(paths, HOLDS_MESH):
         budget = MeshBudget(config.mesh_faces, config.texture_size, config.normal_map)
         mesh, found, lit = _judged_mesh(asset, renderer, budget, clock.begin)
-    frames = None
-    if not TURNTABLE.isdisjoint(formats):
+        for path in meshes:
+            clock.begin(path.name)
+            _write_mesh(mesh, path, lit)
+    if turntables := among(paths, TURNTABLE):
         clock.begin("turntable")
         frames = _turntable(asset, renderer, config)
-    written = list(paths)
-    for index, (path, chosen) in enumerate(zip(paths, formats, strict=True)):
+        for path in turntables:
+            clock.begin(path.name)
+            write = write_mp4 if format_of(path) == "mp4" else write_animation
+            write(frames, path)
+    written = {path: path for path in paths}
+    for path in among(paths, HOLDS_SPLATS):
         clock.begin(path.name)
-        match chosen:
-            case "glb" | "obj" | "stl" | "usdz" | "3mf":
-                assert mesh is not None
-                _write_mesh(mesh, path, chosen, lit)
-            case "ply" | "splat" | "spz" | "usdc" | "skinned.zip" | "4dgs":
-                written[index] = _write_splats(asset, path, chosen)
-            case "mp4" | "gif" | "webp" | "apng":
-                assert frames is not None
-                write = write_mp4 if chosen == "mp4" else write_animation
-                write(frames, path)
-            case "front.mp4" | "views.mp4":
-                assert isinstance(asset, Animation)
-                film = front_film if chosen == "front.mp4" else film_of_views
-                write_mp4(film(asset, renderer, config.turntable_size), path, rate_of(asset))
-            case "svg" | "json" | "zip" | "clipart.json":
-                raise AssertionError("refused above")
-            case "png":
-                write_contact_sheet(*contact_sheet(asset, renderer, mesh), path)
-            case _:
-                assert_never(chosen)
-    return ExportReport(tuple(written), found, clock.stop())
+        written[path] = _write_splats(asset, path)
+    if isinstance(asset, Animation):
+        for path in among(paths, FILM):
+            clock.begin(path.name)
+            film = front_film if format_of(path) == "front.mp4" else film_of_views
+            write_mp4(film(asset, renderer, config.turntable_size), path, rate_of(asset))
+    for path in among(paths, {"png"}):
+        clock.begin(path.name)
+        write_contact_sheet(*contact_sheet(asset, renderer, mesh), path)
+    return ExportReport(tuple(written[path] for path in paths), found, clock.stop())
 
 
 def as_mesh(
@@ -191,7 +185,7 @@ def _judged_mesh(
 ) -> tuple[Mesh | Animation[Mesh], Likeness, bool]:
     """The asset as a mesh, how like it that is, and whether its colours are to be seen in light."""
     device = device_of(asset)
-    shape = asset.rest if isinstance(asset, Animation) else asset
+    shape = at_rest(asset)
     plain = unlit(renderer) if isinstance(shape, Mesh) else renderer
     still, level = as_mesh(shape, renderer, budget, progress)
     if not isinstance(asset, Animation):
@@ -221,14 +215,12 @@ def _turntable(asset: Asset | Moving, renderer: Renderer[Any], config: ExportCon
     return np.concatenate(frames)
 
 
-def _write_splats(
-    asset: Asset | Moving, path: Path, chosen: Literal["ply", "splat", "spz", "usdc", "skinned.zip", "4dgs"]
-) -> Path:
+def _write_splats(asset: Asset | Moving, path: Path) -> Path:
     """Writes splats, at rest or in motion; returns what was written."""
-    splats = asset.rest if isinstance(asset, Animation) else asset
+    splats = at_rest(asset)
     assert isinstance(splats, Splats)
     motion = cast("Animation[Splats]", asset) if isinstance(asset, Animation) else None
-    match chosen, motion:
+    match format_of(path), motion:
         case "ply", None:
             write_ply(splats, path)
         case "ply", Animation():
@@ -243,15 +235,13 @@ def _write_splats(
             write_skinned(motion, path)
         case "4dgs", Animation():
             write_4dgs(motion, path)
-        case _:
-            raise AssertionError("refused above")
+        case other, _:
+            raise AssertionError(f".{other} cannot hold these splats")
     return path
 
 
-def _write_mesh(
-    mesh: Mesh | Animation[Mesh], path: Path, chosen: Literal["glb", "obj", "stl", "usdz", "3mf"], lit: bool
-) -> None:
-    match chosen, mesh:
+def _write_mesh(mesh: Mesh | Animation[Mesh], path: Path, lit: bool) -> None:
+    match format_of(path), mesh:
         case "glb", _:
             write_glb(mesh, path, unlit=not lit)
         case "usdz", _:
@@ -262,8 +252,8 @@ def _write_mesh(
             write_stl(mesh, path)
         case "3mf", Mesh():
             write_3mf(mesh, path)
-        case _:
-            raise AssertionError(f".{chosen} holds one instant")
+        case other, _:
+            raise AssertionError(f".{other} cannot hold this mesh")
 
 
 class _Stopwatch:

@@ -1,4 +1,4 @@
-"""Clipart in motion as files: films, and a sheet of its frames."""
+"""Clipart in motion as files: curves that move, films, a sheet of its frames, its project."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from studio.clipart.puppet import to_canvas
 from studio.errors import StudioError
 from studio.export.animated_svg import write_animated_svg, write_svg_frames
 from studio.export.animation import spread
-from studio.export.files import write_bytes
-from studio.export.formats import format_of, suffixes
+from studio.export.files import check_writable, write_bytes
+from studio.export.formats import among, format_of, suffixes
 from studio.export.images import to_pixels
 from studio.export.lottie import write_lottie
 from studio.export.pictures import write_animation, write_contact_sheet, write_mp4
@@ -28,7 +28,7 @@ from studio.export.shapes import Clip
 from studio.export.vector import MovingSheet, VectorClip, vector_clip
 from studio.export.views import pictures
 from studio.interfaces import Renderer
-from studio.recipes.config import CLIP, HOLDS_CURVES, ExportConfig
+from studio.recipes.config import CLIP, FLAT, HOLDS_CURVES, ExportConfig
 from studio.recipes.project import project_json
 from studio.types import Animation, Cutout
 
@@ -67,39 +67,55 @@ def write_clip(
             f"{wrong} of the clip's {len(film.frames)} frames hold numbers that are not finite, expected "
             "none. Try resuming from an earlier checkpoint with a lower curves_rate_px."
         )
-    begin("frames")
-    drawn = _drawn(film, renderer, config.turntable_size)
-    frames = _over_white(drawn)
-    rate = len(film.frames) / film.seconds
-    curves = None if HOLDS_CURVES.isdisjoint(map(format_of, paths)) else _curves(clip)
-    for path in paths:
+    for folder in {path.parent for path in paths}:
+        check_writable(folder)
+    if vectors := among(paths, HOLDS_CURVES):
+        curves = _curves(clip)
+        for path in vectors:
+            begin(path.name)
+            _write_curves(curves, path)
+    for path in among(paths, FLAT - HOLDS_CURVES):
         begin(path.name)
-        match format_of(path):
-            case "mp4":
-                write_mp4(frames, path, rate)
-            case "gif":
-                write_animation(frames, path, rate)
-            case "webp" | "apng":
-                write_animation(_cut_out(drawn), path, rate)
-            case "png":
-                shown = spread(len(frames), _SHEET_FRAMES)
-                labels = [f"{float(film.times[index]) * film.seconds:.2f} s" for index in shown]
-                images = _over_white(_drawn(film, renderer, _SHEET_SIZE)[shown])
-                write_contact_sheet(images, labels, min(len(shown), _SHEET_FRAMES // 2), path)
-            case "svg":
-                assert curves is not None
-                write_animated_svg(curves, path)
-            case "json":
-                assert curves is not None
-                write_lottie(curves, path)
-            case "zip":
-                assert curves is not None
-                write_svg_frames(curves, path)
-            case "clipart.json":
-                write_bytes(path, project_json(clip.project, path.parent))
-            case _:
-                raise AssertionError("refused above")
+        write_bytes(path, project_json(clip.project, path.parent))
+    if films := among(paths, CLIP - FLAT):
+        begin("frames")
+        drawn = _drawn(film, renderer, config.turntable_size)
+        for path in films:
+            begin(path.name)
+            _write_film(film, drawn, renderer, path)
     return tuple(paths)
+
+
+def _write_curves(curves: VectorClip, path: Path) -> None:
+    match format_of(path):
+        case "svg":
+            write_animated_svg(curves, path)
+        case "json":
+            write_lottie(curves, path)
+        case "zip":
+            write_svg_frames(curves, path)
+        case other:
+            raise AssertionError(f".{other} holds no curves")
+
+
+def _write_film(
+    film: Animation[Cutout], drawn: Float[Tensor, "t 4 h w"], renderer: Renderer[Any], path: Path
+) -> None:
+    rate = len(film.frames) / film.seconds
+    match format_of(path):
+        case "mp4":
+            write_mp4(_over_white(drawn), path, rate)
+        case "gif":
+            write_animation(_over_white(drawn), path, rate)
+        case "webp" | "apng":
+            write_animation(_cut_out(drawn), path, rate)
+        case "png":
+            shown = spread(len(film.frames), _SHEET_FRAMES)
+            labels = [f"{float(film.times[index]) * film.seconds:.2f} s" for index in shown]
+            images = _over_white(_drawn(film, renderer, _SHEET_SIZE)[shown])
+            write_contact_sheet(images, labels, min(len(shown), _SHEET_FRAMES // 2), path)
+        case other:
+            raise AssertionError(f".{other} holds no pictures")
 
 
 def _drawn(film: Animation[Cutout], renderer: Renderer[Any], size: int) -> Float[Tensor, "t 4 h w"]:

@@ -58,6 +58,15 @@ def format_of(path: Path) -> AssetFormat:
     )
 
 
+def among(paths: Sequence[Path], formats: Collection[AssetFormat]) -> list[Path]:
+    """The paths whose format is one of these.
+
+    Raises:
+        StudioError: a path's suffix names no format.
+    """
+    return [path for path in paths if format_of(path) in formats]
+
+
 def asset_paths(folder: Path, formats: Sequence[AssetFormat]) -> tuple[Path, ...]:
     """Where ``export_asset`` puts each format."""
     return tuple(folder / _NAMES[wanted] for wanted in formats)

@@ -11,7 +11,7 @@ from typing_extensions import assert_never
 
 from studio.errors import StudioError
 from studio.export.formats import format_of, suffixes
-from studio.export.shapes import Asset, Moving
+from studio.export.shapes import Asset, Moving, at_rest
 from studio.export.skinned import refuse_unskinned
 from studio.ops.field import Field
 from studio.recipes.config import FLAT, HOLDS_ONE_INSTANT, HOLDS_SPLATS, NEEDS_MOTION
@@ -27,8 +27,7 @@ def refuse_formats(asset: Asset | Moving, paths: Sequence[Path]) -> None:
         StudioError: a format that holds splats for a scene without, one instant for a scene in motion, or
             motion for one at rest; more nodes than a bundle of splats holds, or none.
     """
-    shape = asset.rest if isinstance(asset, Animation) else asset
-    unfit = FLAT if isinstance(shape, Splats) else FLAT | HOLDS_SPLATS
+    unfit = FLAT if isinstance(at_rest(asset), Splats) else FLAT | HOLDS_SPLATS
     unfit |= frozenset() if isinstance(asset, Animation) else NEEDS_MOTION
     for path in paths:
         chosen = format_of(path)

@@ -36,16 +36,20 @@ class Clip:
     project: Project
 
 
+def at_rest(asset: Asset | Moving) -> Asset:
+    """The asset, or the shape of one that moves."""
+    return asset.rest if isinstance(asset, Animation) else asset
+
+
 def device_of(asset: Asset | Moving) -> torch.device:
     """Where the numbers are."""
-    match asset:
-        case Animation():
-            return device_of(asset.rest)
+    shape = at_rest(asset)
+    match shape:
         case Splats():
-            return asset.means.device
+            return shape.means.device
         case Mesh():
-            return asset.vertices.device
+            return shape.vertices.device
         case Field():
-            return asset.table.device
+            return shape.table.device
         case _:
-            assert_never(asset)
+            assert_never(shape)

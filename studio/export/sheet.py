@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from studio.cameras import orbit
 from studio.export.animation import spread
 from studio.export.images import to_pixels
-from studio.export.shapes import Asset, Moving, device_of
+from studio.export.shapes import Asset, Moving, at_rest, device_of
 from studio.export.views import pictures
 from studio.interfaces import Renderer
 from studio.ops.field import Field
@@ -39,8 +39,9 @@ def contact_sheet(
     cameras = orbit(azimuth, torch.full_like(azimuth, _ELEVATION_DEG), _SIZE, _SIZE)
     angles = [f"{angle:.0f}°" for angle in azimuth.tolist()]
     shown = spread(len(asset.frames), _INSTANTS) if isinstance(asset, Animation) else [0]
-    shape = asset.rest if isinstance(asset, Animation) else asset
-    layers: list[tuple[str, Asset | Moving, Renderer[Any]]] = [(_NAMES[type(shape)], asset, renderer)]
+    layers: list[tuple[str, Asset | Moving, Renderer[Any]]] = [
+        (_NAMES[type(at_rest(asset))], asset, renderer)
+    ]
     if mesh is not None:
         layers.append(("mesh", mesh, MeshRenderer(supersample=3, light=Light())))
 

@@ -30,6 +30,7 @@ from studio.recipes.deformation import (
 )
 from studio.recipes.export import (
     CLIP,
+    FILM,
     FLAT,
     FORMATS,
     HOLDS_CURVES,
@@ -85,6 +86,7 @@ from studio.recipes.topology import DensifyConfig, NoTopologyConfig, RelocateCon
 __all__ = [
     "CLIP",
     "DRAWN_BY",
+    "FILM",
     "FLAT",
     "FORMATS",
     "HOLDS_CURVES",

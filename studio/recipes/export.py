@@ -19,7 +19,9 @@ HOLDS_MESH: frozenset[AssetFormat] = frozenset(("glb", "obj", "stl", "usdz", "3m
 HOLDS_SPLATS: frozenset[AssetFormat] = frozenset(("ply", "splat", "spz", "skinned.zip", "4dgs", "usdc"))
 TURNTABLE: frozenset[AssetFormat] = frozenset(("mp4", "gif", "webp", "apng"))
 HOLDS_ONE_INSTANT: frozenset[AssetFormat] = frozenset(("obj", "stl", "3mf", "splat", "spz"))
-NEEDS_MOTION: frozenset[AssetFormat] = frozenset(("skinned.zip", "4dgs", "front.mp4", "views.mp4"))
+FILM: frozenset[AssetFormat] = frozenset(("front.mp4", "views.mp4"))
+"""From cameras that stand still."""
+NEEDS_MOTION: frozenset[AssetFormat] = FILM | {"skinned.zip", "4dgs"}
 HOLDS_CURVES: frozenset[AssetFormat] = frozenset(("svg", "json", "zip"))
 FLAT: frozenset[AssetFormat] = HOLDS_CURVES | {"clipart.json"}
 """What clipart alone is written as."""

@@ -1,9 +1,9 @@
-"""The operators on a GPU against gsplat, nerfacc and tiny-cuda-nn, forward and backward.
+"""The operators on a GPU against gsplat, nerfacc, PyTorch3D and tiny-cuda-nn, forward and backward.
 
 Milliseconds between CUDA events, the least of several rounds that ours and the peer's take in turn; ours also
 replayed from a CUDA graph where nothing in the step waits for the device. Results are compared where both
-sides start from the same numbers: not with tiny-cuda-nn, which has its own, in half precision. No peer draws
-meshes: pytorch3d has no wheel, and nvdiffrast is not for commercial use.
+sides start from the same numbers: tiny-cuda-nn has its own, in half precision, but for the field, whose
+parameters are given to it. nvdiffrast, which draws meshes, is not for commercial use.
 """
 
 from __future__ import annotations
@@ -26,14 +26,18 @@ from studio.ops.hash_grid import HashGrid, hash_grid
 from studio.ops.marching import OccupancyGrid, march
 from studio.ops.mlp import mlp
 from studio.ops.splatting import SplatCapacity
+from studio.recipes.config import FieldConfig
+from studio.renderers import tinycudann_backend
+from studio.scenes.field import RadianceField
 
 Step = Callable[[], object]
 WORK = {
     "splatting, 2k-100k splats, 1-16 views of 64-512^2": "gsplat",
-    "mesh of 10k faces, 4 views of 64-512^2": "none",
+    "mesh of 10k faces, 4 views of 64-512^2": "pytorch3d",
     "march + composite, a ball in 128^3 cells": "nerfacc",
     "hash grid, 262144 points": "tiny-cuda-nn",
     "perceptron, 262144 points": "tiny-cuda-nn",
+    "field, 262144 points": "tiny-cuda-nn",
 }
 
 
@@ -129,6 +133,7 @@ def contests() -> Iterator[GpuContest]:
     yield rays()
     yield encoding()
     yield perceptron()
+    yield radiance_field()
 
 
 def splats(count: int, resolution: int, views: int) -> GpuContest:
@@ -175,14 +180,19 @@ def ball(resolution: int) -> GpuContest:
     with torch.device("cpu"):
         task = mesh.task_of(resolution)
     device = torch.get_default_device()
-    studio = mesh.Studio(
-        mesh.Task(
-            *(values.to(device) for values in (task.vertices, task.faces, task.colors)),
-            task.cameras.to(device),
-            task.v_images.to(device),
-        )
+    task = mesh.Task(
+        *(values.to(device) for values in (task.vertices, task.faces, task.colors)),
+        task.cameras.to(device),
+        task.v_images.to(device),
     )
-    return GpuContest(f"mesh of 10k faces, 4 views of {resolution}^2", studio.step, "none")
+    studio = mesh.Studio(task)
+    name, (peer, here) = f"mesh of 10k faces, 4 views of {resolution}^2", peer_named("pytorch3d")
+    if not here:
+        return GpuContest(name, studio.step, peer)
+    theirs = mesh.PyTorch3d(task)
+    return GpuContest(
+        name, studio.step, peer, theirs.step, functools.partial(mesh.differ_from_pytorch3d, task, theirs)
+    )
 
 
 def rays(count: int = 65536, side: int = 128) -> GpuContest:
@@ -280,3 +290,27 @@ def perceptron(points: int = 262144) -> GpuContest:
     return GpuContest(
         name, ours, peer, lambda: with_gradients(theirs(inputs), [inputs, theirs.params], v.half())
     )
+
+
+def radiance_field(points: int = 262144) -> GpuContest:
+    """Hash grid and perceptron in one, of the same parameters: tiny-cuda-nn as a recipe chooses it."""
+    config = FieldConfig(levels=16, features=2, log2_table_size=15, base_resolution=16, width=63, layers=2)
+    scene = RadianceField.initial(config, torch.Generator(torch.get_default_device()).manual_seed(0))
+    leaves = [group.parameter for group in scene.parameter_groups()]
+    positions, v = torch.rand(points, 3), torch.randn(points, 3)
+    with torch.no_grad():
+        scene.table.normal_()
+
+    def ours() -> list[Tensor]:
+        return list(with_gradients(scene.at(None).sampled(positions)[1], leaves, v))
+
+    def theirs() -> list[Tensor]:
+        colors = tinycudann_backend.sampled(scene.at(None), positions)[1]
+        return list(with_gradients(colors, leaves, v))
+
+    def differ() -> float:
+        pairs = zip(ours(), theirs(), strict=True)
+        return max(float(((one - two).norm() / one.norm()).detach()) for one, two in pairs)
+
+    name, (peer, here) = f"field, {points} points", peer_named("tinycudann")
+    return GpuContest(name, ours, peer, theirs if here else None, differ if here else None)

@@ -18,6 +18,7 @@ from studio.ops import library
 from studio.priors import weights
 from studio.priors.catalogue import Catalogue
 from studio.recipes import load
+from studio.renderers import optional
 from studio.resources import presets_folder
 from studio.run.build import build_device
 from studio.run.build_prior import build_prior, small_prior_folder
@@ -79,8 +80,9 @@ def _kernels() -> Iterator[Finding]:
     for line in library.report():
         what, _, says = line.partition(": ")
         yield Finding(what, says, trouble=what == "kernels on cpu" and says.startswith("plain torch"))
-    for package in ("gsplat", "nerfacc"):
-        yield Finding(package, _version(package) or "not installed; it is a choice on CUDA only")
+    for package in optional.PACKAGES:
+        where = "on CUDA only" if package.needs_cuda else "for meshes"
+        yield Finding(package.name, _version(package.name) or f"not installed; it is a choice {where}")
 
 
 def _libraries() -> Iterator[Finding]:

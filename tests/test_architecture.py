@@ -50,7 +50,7 @@ ON_TOP = frozenset("__init__ cli arguments commands job_commands app_command con
 
 HEAVY = (
     "diffusers", "transformers", "trimesh", "xatlas", "skimage", "fast_simplification", "imageio", "gradio",
-    "gsplat", "nerfacc", "matplotlib", "resvg_py", "svgelements",
+    "gsplat", "nerfacc", "pytorch3d", "tinycudann", "matplotlib", "resvg_py", "svgelements",
 )  # fmt: skip
 
 

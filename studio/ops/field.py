@@ -52,7 +52,7 @@ class Field:
 
     def sampled(self, points: Float[Tensor, "n 3"]) -> tuple[Float[Tensor, "n"], Float[Tensor, "n 3"]]:
         """Densities, in 1 / world units, and colours, 0-1, at points of the cube."""
-        log_densities, colors = self._logarithms(points)
+        log_densities, colors = self.read(self._outputs(points), points)
         return log_densities.exp(), colors
 
     def sampled_with_normals(
@@ -62,13 +62,18 @@ class Field:
         is_followed = torch.is_grad_enabled()
         with torch.enable_grad():
             moving = points.detach().requires_grad_()
-            log_densities, colors = self._logarithms(moving)
+            log_densities, colors = self.read(self._outputs(moving), moving)
             (slopes,) = torch.autograd.grad(log_densities.sum(), moving, create_graph=is_followed)
         results = (log_densities.exp(), colors, -normalize(slopes, dim=-1, eps=_LEAST_SLOPE))
         return results if is_followed else (results[0].detach(), results[1].detach(), results[2])
 
-    def _logarithms(self, points: Float[Tensor, "n 3"]) -> tuple[Float[Tensor, "n"], Float[Tensor, "n 3"]]:
-        raw = mlp(hash_grid(points, self.table, self.grid), self.weights, self.biases)
+    def read(
+        self, outputs: Float[Tensor, "n outputs"], points: Float[Tensor, "n 3"]
+    ) -> tuple[Float[Tensor, "n"], Float[Tensor, "n 3"]]:
+        """What the perceptron's outputs at points of the cube mean: logarithms of densities, and colours."""
         distance = (2 * self.radius / self.blob_radius) * (points - 0.5)
         blob = math.log(self.blob_density) - distance.square().sum(-1) / 2
-        return (raw[:, 0] + blob).clamp(max=_MAX_LOG_DENSITY), raw[:, 1:].sigmoid()
+        return (outputs[:, 0] + blob).clamp(max=_MAX_LOG_DENSITY), outputs[:, 1:].sigmoid()
+
+    def _outputs(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n outputs"]:
+        return mlp(hash_grid(points, self.table, self.grid), self.weights, self.biases)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 
 from studio.recipes.ramps import Ramp
@@ -32,6 +32,8 @@ class RasterConfig:
     light: Literal["none", "studio"] = "none"
     """``none`` shows plain colours, so that the texture holds the light that the prior imagines; ``studio``
     is that of the exact prior's renderings."""
+    backend: Literal["auto", "pytorch3d"] = "auto"
+    """``auto`` takes the compiled kernels where they are, else plain torch; pytorch3d wants installing."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -44,7 +46,19 @@ class VolumeConfig:
     normals: bool = False
     """Also draw normals, as ``regularizers.orientation`` wants them; costs about as much again."""
     backend: Literal["auto", "nerfacc"] = "auto"
-    """``auto`` takes the compiled kernels where they are, else plain torch; nerfacc needs CUDA."""
+    """What marches and composites: ``auto`` takes the compiled kernels where they are, else plain torch;
+    nerfacc needs CUDA."""
+    network: Literal["auto", "tinycudann"] = "auto"
+    """What evaluates the field, likewise; tinycudann (tiny-cuda-nn) needs CUDA and has no normals."""
+
+    @model_validator(mode="after")
+    def _network_has_normals(self) -> VolumeConfig:
+        if self.normals and self.network == "tinycudann":
+            raise ValueError(
+                "normals = true wants gradients of gradients, which tiny-cuda-nn's perceptron has none of; "
+                "expected normals = false, or network = 'auto'"
+            )
+        return self
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

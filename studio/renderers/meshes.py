@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -23,7 +24,11 @@ from studio.ops.mesh_raster import (
     texture_levels,
 )
 from studio.ops.surfaces import Light
+from studio.renderers import pytorch3d_backend
+from studio.renderers.optional import PYTORCH3D
 from studio.types import Cameras, Mesh, RenderOutput
+
+Backend = Literal["auto", "pytorch3d"]
 
 
 @dataclass(frozen=True)
@@ -36,10 +41,13 @@ class RasterRenderer:
     Attributes:
         supersample: samples along each side of a pixel.
         light: ``Light()`` shows plain colours.
+        backend: ``auto`` takes the compiled kernels where they are, else plain torch. ``pytorch3d`` finds the
+            face of each pixel by PyTorch3D, where that is installed; what follows is the same.
     """
 
     supersample: int = 1
     light: Light = field(default_factory=Light)
+    backend: Backend = "auto"
 
     def __call__(self, primitives: Mesh, cameras: Cameras, background: Float[Tensor, "b 3"]) -> RenderOutput:
         """Pictures of the mesh over a background colour for each camera.
@@ -47,7 +55,7 @@ class RasterRenderer:
         Vertices at one place must be one vertex, or edges between them count as outlines.
 
         Raises:
-            StudioError: the mesh has several materials.
+            StudioError: the mesh has several materials, or the backend asked for cannot run here.
         """
         if len(primitives.materials) != 1:
             raise StudioError(
@@ -60,7 +68,10 @@ class RasterRenderer:
         clip = clip_matrices(view, lens, fine.width, fine.height)
         positions = F.pad(mesh.vertices, (0, 1), value=1.0) @ clip.mT
         texture = mesh.materials[0].texture if mesh.uvs is not None else None
-        fragments = rasterize(positions, mesh.faces, fine.width, fine.height, slopes=texture is not None)
+        if self.backend == "pytorch3d":
+            PYTORCH3D.insist(positions.device)
+        find = pytorch3d_backend.rasterize if self.backend == "pytorch3d" else rasterize
+        fragments = find(positions, mesh.faces, fine.width, fine.height, slopes=texture is not None)
 
         normals = smooth_normals(mesh.vertices, mesh.faces)
         places = interpolate(torch.cat([mesh.vertices, normals], dim=1), mesh.faces, fragments)

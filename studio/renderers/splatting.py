@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from studio.ops.splatting import splat
-from studio.renderers.optional import insist_on
+from studio.renderers.optional import GSPLAT
 from studio.types import Cameras, RenderOutput, SplatFootprints, Splats
 
 Backend = Literal["auto", "native", "torch", "gsplat"]
@@ -72,7 +72,7 @@ class SplatRenderer:
 def _draw_with_gsplat(
     splats: Splats, cameras: Cameras, background: Float[Tensor, "b 3"], antialias: bool
 ) -> RenderOutput:
-    insist_on("gsplat", "pip install 'studio[cuda]'", splats.means.device)
+    GSPLAT.insist(splats.means.device)
     from gsplat import rasterization
 
     degree = round(splats.sh.shape[1] ** 0.5) - 1

@@ -10,14 +10,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from studio.errors import StudioError
 from studio.ops.compositing import composite
 from studio.ops.field import Field
 from studio.ops.marching import march
-from studio.renderers import nerfacc_backend
-from studio.renderers.optional import insist_on
+from studio.renderers import nerfacc_backend, tinycudann_backend
+from studio.renderers.optional import NERFACC, TINYCUDANN
 from studio.types import Cameras, RenderOutput
 
 Backend = Literal["auto", "nerfacc"]
+Network = Literal["auto", "tinycudann"]
 _RAYS_AT_ONCE = 1 << 16
 
 
@@ -32,13 +34,16 @@ class VolumeRenderer:
     Attributes:
         step: between two samples of a ray, in world units.
         normals: also draw normals, and how far they look away; they cost a second pass.
-        backend: ``auto`` takes the compiled kernels where they are, else plain torch. ``nerfacc`` needs a
-            CUDA device and nerfacc installed.
+        backend: what marches and composites. ``auto`` takes the compiled kernels where they are, else plain
+            torch. ``nerfacc`` needs a CUDA device and nerfacc installed.
+        network: what evaluates the field at the samples, likewise. ``tinycudann`` needs a CUDA device and
+            tiny-cuda-nn installed; it computes in half precision and has no normals.
     """
 
     step: float = 0.01
     normals: bool = False
     backend: Backend = "auto"
+    network: Network = "auto"
 
     def __call__(self, primitives: Field, cameras: Cameras, background: Float[Tensor, "b 3"]) -> RenderOutput:
         """Pictures of the field over a background colour for each camera.
@@ -46,10 +51,14 @@ class VolumeRenderer:
         Without gradients, a limited number of rays at a time.
 
         Raises:
-            StudioError: the backend asked for cannot run here.
+            StudioError: the backend or the network asked for cannot run here, or cannot draw normals.
         """
         if self.backend == "nerfacc":
-            insist_on("nerfacc", "pip install nerfacc", primitives.table.device)
+            NERFACC.insist(primitives.table.device)
+        if self.network == "tinycudann":
+            TINYCUDANN.insist(primitives.table.device)
+            if self.normals:
+                raise StudioError(tinycudann_backend.NO_NORMALS)
         origins, directions, depths = _rays(cameras)
         count = len(origins) if torch.is_grad_enabled() else _RAYS_AT_ONCE
         parts = [
@@ -87,6 +96,8 @@ class VolumeRenderer:
             densities, colors, normals = field.sampled_with_normals(samples.positions)
             along = (normals * directions.to(normals)[samples.ray_indices]).sum(-1, keepdim=True)
             colors = torch.cat([colors, normals, along.clamp_min(0).square()], dim=-1)
+        elif self.network == "tinycudann":
+            densities, colors = tinycudann_backend.sampled(field, samples.positions)
         else:
             densities, colors = field.sampled(samples.positions)
         if by_nerfacc:

@@ -135,9 +135,9 @@ def build_renderer(config: RendererConfig, footprints: bool = False) -> Renderer
             return SplatRenderer(config.backend, config.antialias, footprints)
         case RasterConfig():
             light = studio_light() if config.light == "studio" else Light()
-            return RasterRenderer(config.supersample, light)
+            return RasterRenderer(config.supersample, light, config.backend)
         case VolumeConfig():
-            return VolumeRenderer(config.step, config.normals, config.backend)
+            return VolumeRenderer(config.step, config.normals, config.backend, config.network)
         case CutoutConfig():
             return CutoutRenderer()
         case _:

@@ -66,6 +66,7 @@ def test_the_occupancy_is_looked_at_again(models: Path) -> None:
         ),
         ("stages.0.topology={ kind = 'relocate' }", "edits Gaussians.*expected topology.kind = 'none'"),
         ("stages.0.renderer.normals=false", "orientation looks at the normals.*renderer.normals = true"),
+        ("stages.0.renderer.network='tinycudann'", "gradients of gradients.*expected normals = false"),
         ("stages.0.scene.finest_resolution=2", r"finest_resolution \(2\) must not be less"),
         ("export.formats=['ply']", "ply, which hold splats.*expected formats among glb"),
     ],

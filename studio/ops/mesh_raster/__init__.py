@@ -16,10 +16,11 @@ Gradients on positions, attributes and texels are summed there in no fixed order
 from studio.ops.mesh_raster.antialias import antialias, face_neighbours
 from studio.ops.mesh_raster.baking import dilate, rasterize_uv, repair_seams, seams
 from studio.ops.mesh_raster.interpolate import interpolate, interpolate_slopes
-from studio.ops.mesh_raster.rasterize import Fragments, clip_matrices, rasterize
+from studio.ops.mesh_raster.rasterize import NEAR, Fragments, clip_matrices, rasterize
 from studio.ops.mesh_raster.texture import Wrap, level_of, sample, texture_levels
 
 __all__ = [
+    "NEAR",
     "Fragments",
     "Wrap",
     "antialias",

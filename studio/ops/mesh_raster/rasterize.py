@@ -20,6 +20,9 @@ from studio.ops.mesh_raster.mesh import (
 )
 from studio.ops.mesh_raster.rasterize_reference import rasterize_reference
 
+NEAR = 0.01
+"""Of the near plane's distance, where none is said, in world units."""
+
 
 class Fragments(NamedTuple):
     """What the pixels of a batch of views show.
@@ -86,7 +89,7 @@ def clip_matrices(
     intrinsics: Float[Tensor, "b 3 3"],
     width: int,
     height: int,
-    near: float = 0.01,
+    near: float = NEAR,
     far: float = 100.0,
 ) -> Float[Tensor, "b 4 4"]:
     """From the world to clip space, for pinhole cameras with OpenCV axes and intrinsics in pixels.

@@ -18,7 +18,7 @@ from pathlib import Path
 import psutil
 import tyro
 
-from studio.jobs.batch import DONE
+from studio.jobs.making import DONE
 
 PROMPTS = ("a teddy bear", "a chair", "a mug", "a table", "a lamp", "a book")
 
@@ -53,13 +53,16 @@ def measure(asked: Measure, folder: Path) -> None:
     batch = subprocess.Popen([sys.executable, "-m", "studio.cli", *command], env=environment)
     processor_seconds, wall = _watched(psutil.Process(batch.pid)), time.time() - began
     assert batch.wait() == 0, "the batch failed"
-    rows = [json.loads(path.read_text()) for path in (folder / "out" / "runs").glob(f"*/{DONE}")]
+    done = sorted((folder / "out" / "runs").glob(f"*/{DONE}"), key=lambda path: path.stat().st_mtime)
+    rows = [json.loads(path.read_text()) for path in done]
     assert len(rows) == asked.rows
+    ends = [path.stat().st_mtime for path in done[-asked.workers :]]
     first = min(path.stat().st_mtime for path in (folder / "out" / "runs").glob("*/recipe.toml"))
     runs, processor_runs = (sum(row[key] for row in rows) for key in ("seconds", "processor_seconds"))
     print(f"{asked.rows} runs of {runs / asked.rows:.1f} s on {asked.workers} workers in {wall:.1f} s")
     print(f"{1 - runs / (asked.workers * wall):.1%} of the workers' time is no run's")
     print(f"{first - began:.1f} s until the first run has begun")
+    print(f"{sum(ends[-1] - end for end in ends):.1f} s of workers that wait for the last run")
     share = 1 - processor_runs / processor_seconds
     print(f"{share:.1%} of {processor_seconds:.0f} s of processor time is no run's")
     print(f"The load of the machine is {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")

@@ -35,12 +35,12 @@ from studio.evaluate.compare import method_kinds, method_of_kind
 from studio.guidance.methods import asks_critic, build_guidance, descends_through_prior, negative_prompts
 from studio.priors.codecs import Autoencoder
 from studio.priors.latent import LatentPrior, load_latent_prior
-from studio.prompts import ViewPrompts
 from studio.randomness import generator
 from studio.recipes.guidance import GuidanceConfig
 from studio.run.build_prior import small_prior_folder
 from studio.schedule import NoiseSchedule, Prediction
 from studio.types import Conditioning, PromptEmbedding
+from studio.view_prompts import ViewPrompts
 
 PROMPT = "a teddy bear"
 TOKENS, TOKEN_WIDTH = 77, 768

@@ -13,14 +13,10 @@ from typing import Annotated
 import tyro
 from tyro.conf import Positional, UseAppendAction, arg, subcommand
 
-from studio.clipart.markers import read_markers
 from studio.errors import StudioError, nearest
-from studio.priors.training.data import RenderDataConfig
-from studio.priors.training.evaluate import EvaluateConfig
-from studio.priors.training.train import TrainConfig
+from studio.priors.training.config import EvaluateConfig, RenderDataConfig, TrainConfig
 from studio.recipes.project import Project, read_project
 from studio.run.asked import Asked, project_lines, quoted, skeleton_lines
-from studio.scenes.clipart import drawing_file
 
 RunFolder = Annotated[Positional[Path], arg(metavar="RUN")]
 ANICLIPART = "aniclipart"
@@ -136,6 +132,10 @@ def _skeleton(file: Path, image: str) -> Project:
     """The keypoints and bones in a file, for a drawing."""
     if file.suffix.lower() != ".svg":
         return read_project(file)
+    # Here, as what reads drawings loads torch, and no other command has need of it to be understood.
+    from studio.clipart.markers import read_markers
+    from studio.scenes.clipart import drawing_file
+
     markers = read_markers(file, drawing_file(image))
     return Project(keypoints=markers.keypoints, bones=markers.bones)
 

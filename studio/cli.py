@@ -12,8 +12,6 @@ import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from studio.arguments import parse
-from studio.commands import perform
 from studio.errors import StudioError
 
 
@@ -21,6 +19,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
+        # Here, so that Ctrl-C is heard while they load; and a batch's workers, which import this module too,
+        # do without.
+        from studio.arguments import parse
+        from studio.commands import perform
+
         with _warnings_in_one_line():
             return perform(parse(arguments))
     except StudioError as error:

@@ -17,8 +17,8 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.text import Text
 
 from studio.jobs.batch import Batch, Outcome
+from studio.reports import StepReport
 from studio.run.events import EventLog
-from studio.types import StepReport
 
 _PLAIN_LINE_EVERY_S = 5.0
 _RATE_OVER_STEPS = 40

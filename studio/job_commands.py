@@ -20,11 +20,11 @@ from studio import arguments
 from studio.console import BatchProgress, stop_request
 from studio.errors import StudioError
 from studio.export.formats import format_of
-from studio.jobs.batch import ERRORS, MANIFEST, Batch, Ending, Performer, local_performers
+from studio.jobs.batch import ERRORS, MANIFEST, Batch, Ending, Performer
+from studio.jobs.on_processes import get_ready, process_performers
 from studio.jobs.on_ray import ray_performers
 from studio.jobs.queue import Job, Queue
 from studio.jobs.table import read_table
-from studio.jobs.worker import Worker
 from studio.recipes.config import AssetFormat
 
 
@@ -60,6 +60,8 @@ def perform(
             queue.move(command.job, command.before)
             print(f"{queue.ahead_of(command.job)} jobs have their turn before job {command.job}")
         case arguments.JobsWork():
+            from studio.jobs.worker import Worker
+
             name, parent = f"{socket.gethostname()} {os.getpid()}", os.getppid()
             with stop_request(terminate=True) as asked_to_stop:
 
@@ -84,11 +86,13 @@ def batch(command: arguments.Batch) -> int:
         raise StudioError(
             f"--workers is {command.workers} and --retries {command.retries}; expected at least 1 and 0."
         )
+    if command.ray is None:
+        get_ready()
     rows = read_table(command.table, command.preset, _formats(command.formats))
     if command.ray is not None:
         performers: Sequence[Performer] = ray_performers(command.ray)
     else:
-        performers = local_performers(command.workers)
+        performers = process_performers(command.workers)
     making = Batch(rows, command.out, performers, command.retries)
     console, counts = Console(), Counter[Ending]()
     with BatchProgress(console, making) as progress, contextlib.closing(making.outcomes()) as outcomes:

@@ -6,7 +6,7 @@ import ast
 import graphlib
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -16,18 +16,20 @@ import studio
 PACKAGE = Path(studio.__file__).parent
 
 GROUND = frozenset(
-    "types errors interfaces locks randomness resources schedule cameras meshes splats video prompts ops "
-    "recipes clipart".split()
+    "types errors interfaces locks randomness reports resources schedule cameras meshes splats video prompts "
+    "view_prompts ops recipes clipart".split()
 )
 # What each area may import besides itself. Areas of one row do not see each other.
 MAY_IMPORT: dict[str, frozenset[str]] = {
     "errors": frozenset(),
     "types": frozenset(),
     "randomness": frozenset(),
+    "reports": frozenset(),
     "resources": frozenset(["errors"]),
     "locks": frozenset(["errors"]),
     "ops": frozenset(["errors", "types"]),
-    "prompts": frozenset(["errors", "types", "interfaces"]),
+    "prompts": frozenset(["errors"]),
+    "view_prompts": frozenset(["errors", "types", "interfaces", "prompts"]),
     "recipes": frozenset(["errors", "resources", "prompts"]),
     "schedule": frozenset(["errors", "types"]),
     "interfaces": frozenset(["types", "schedule"]),
@@ -46,11 +48,15 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "jobs": GROUND | {"run", "export"},
     "web": GROUND | {"priors", "export", "run", "evaluate", "jobs", "console"},
 }
-ON_TOP = frozenset("__init__ cli arguments commands job_commands app_command console doctor".split())
+ON_TOP = frozenset(
+    "__init__ cli arguments commands run_commands prior_commands job_commands app_command console "
+    "doctor".split()
+)
 
 HEAVY = (
     "diffusers", "transformers", "trimesh", "xatlas", "skimage", "fast_simplification", "imageio", "gradio",
-    "gsplat", "nerfacc", "pytorch3d", "tinycudann", "matplotlib", "resvg_py", "svgelements",
+    "gsplat", "nerfacc", "pytorch3d", "tinycudann", "matplotlib", "resvg_py", "svgelements", "scipy", "sympy",
+    "torch._dynamo",
 )  # fmt: skip
 
 
@@ -100,10 +106,28 @@ def test_there_are_no_circles() -> None:
     graphlib.TopologicalSorter(graph).prepare()
 
 
-def test_importing_is_light() -> None:
-    """A fresh interpreter imports every module but the app's and finds none of the heavy libraries loaded."""
-    light = [module for module in MODULES if area(module) != "web"]
-    script = f"import sys, {', '.join(light)}\nprint(*(name for name in {HEAVY!r} if name in sys.modules))"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+def loaded(names: Sequence[str], *script: str) -> list[str]:
+    """Those of the names that a fresh interpreter has loaded after a script."""
+    found = f"import sys; sys.stderr.write(' '.join(name for name in {names!r} if name in sys.modules))"
+    code = "\n".join([*script, found])
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == []
+    return done.stderr.split()
+
+
+def test_importing_is_light() -> None:
+    """Every module but the app's, without any of the heavy libraries."""
+    light = [module for module in MODULES if area(module) != "web"]
+    assert loaded(HEAVY, f"import {', '.join(light)}") == []
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "import studio.cli; studio.cli.main(['presets', 'show', 'draft'])",
+        "import studio.arguments, studio.commands",
+        "import studio.job_commands  # a batch's driver",
+    ],
+)
+def test_what_computes_nothing_is_ready_without_torch(script: str) -> None:
+    assert loaded(("torch", "numpy", *HEAVY), script) == []

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from studio.priors.training.model import ModelConfig, TextToImageModel, save_model
+from studio.priors.training.config import ModelConfig
+from studio.priors.training.model import TextToImageModel, save_model
 from tests.conftest import CUBE, Said
 
 Command = Callable[..., Said]

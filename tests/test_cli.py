@@ -14,8 +14,8 @@ from plyfile import PlyData
 
 from studio import console
 from studio.recipes import load
+from studio.reports import StepReport
 from studio.run.session import Run
-from studio.types import StepReport
 from tests.conftest import Said
 
 if sys.version_info >= (3, 11):

@@ -10,16 +10,16 @@ from torch import Tensor
 from studio.cameras import orbit
 from studio.errors import StudioError
 from studio.priors.analytic import AnalyticPrior, GaussianMixture
-from studio.prompts import (
+from studio.prompts import clean_prompt
+from studio.schedule import NoiseSchedule
+from studio.types import Cameras, NegativePrompt, PromptEmbedding
+from studio.view_prompts import (
     Direction,
     ViewPrompts,
-    clean_prompt,
     direction_of,
     repelled_views,
     view_prompt,
 )
-from studio.schedule import NoiseSchedule
-from studio.types import Cameras, NegativePrompt, PromptEmbedding
 
 
 class RecordingPrior(AnalyticPrior):

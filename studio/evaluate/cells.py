@@ -22,8 +22,9 @@ from studio.recipes.config import Recipe
 from studio.recipes.guidance import AnyGuidanceConfig, PgSbConfig
 from studio.recipes.load import to_toml
 from studio.recipes.ramps import Ramp, value_at
+from studio.reports import Figure
 from studio.run.events import Event, EventLog
-from studio.run.metrics import Figure, picture_metrics
+from studio.run.metrics import picture_metrics
 from studio.run.session import Run
 from studio.run.views import drawn, held_out_cameras, side_cameras
 

@@ -27,10 +27,10 @@ from studio.priors.library import LibraryPrior
 from studio.recipes.config import LibraryPriorConfig, Recipe, SmallPriorConfig
 from studio.recipes.guidance import GuidanceConfig, InvertedNoise, SdiConfig, TrainedCriticConfig
 from studio.recipes.ramps import Ramp, value_at
+from studio.reports import StepReport
 from studio.run.build import build_device
 from studio.run.build_prior import ChosenPrior, build_prior
 from studio.run.session import Run
-from studio.types import StepReport
 
 TUNED_RATE, NEW_RATE, NEW_UPDATES = 5e-3, 1e-3, 2
 """Of critics beside the studio's own priors: the methods' rates are for tens of thousands of steps."""

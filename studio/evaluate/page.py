@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from studio.evaluate.plots import Axis, Series, curve, lines, scatter, strip
-from studio.run.metrics import Figure
+from studio.reports import Figure
 
 _POINTS = 120
 TRUTHS = 8

@@ -8,11 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
-from jaxtyping import Float
-from numpy.typing import NDArray
-from torch import Tensor
-
 from studio.errors import StudioError
 
 
@@ -93,8 +88,3 @@ def _refusals(path: Path) -> Iterator[None]:
             f"cannot write {path}: {error.strerror or error}; expected a writable folder with space left. "
             "Try another output folder."
         ) from error
-
-
-def to_bytes(values: Float[Tensor, "*shape"]) -> NDArray[np.uint8]:
-    """Round to the nearest byte; what lies outside 0-255 is clamped."""
-    return values.detach().cpu().round().clamp(0, 255).numpy().astype(np.uint8)

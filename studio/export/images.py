@@ -9,7 +9,10 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from studio.export.files import to_bytes
+
+def to_bytes(values: Float[Tensor, "*shape"]) -> NDArray[np.uint8]:
+    """Round to the nearest byte; what lies outside 0-255 is clamped."""
+    return values.detach().cpu().round().clamp(0, 255).numpy().astype(np.uint8)
 
 
 def to_pixels(images: Float[Tensor, "b c h w"]) -> NDArray[np.uint8]:

@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from studio.export.files import to_bytes, write_bytes
+from studio.export.files import write_bytes
+from studio.export.images import to_bytes
 from studio.splats import half_turn_about_x
 from studio.types import Splats
 

@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from studio.export.files import to_bytes, write_bytes
+from studio.export.files import write_bytes
+from studio.export.images import to_bytes
 from studio.types import Splats
 
 _MAGIC, _VERSION = 0x5053474E, 2

@@ -16,8 +16,8 @@ import numpy as np
 import torch
 
 from studio.errors import StudioError
-from studio.export.files import replacing, to_bytes
-from studio.export.images import texture_png
+from studio.export.files import replacing
+from studio.export.images import texture_png, to_bytes
 from studio.export.stl import printed
 from studio.types import Mesh
 

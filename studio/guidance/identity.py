@@ -13,8 +13,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from studio.errors import StudioError
-from studio.prompts import from_front_deg
 from studio.types import Condition, Conditioning
+from studio.view_prompts import from_front_deg
 
 GATE_DEG = 70.0
 """Portrait3D's: views turned further from the front than this do not show the face."""

@@ -7,36 +7,26 @@ did it: a batch that is started again does what is left, and rows that were adde
 from __future__ import annotations
 
 import json
-import os
 import threading
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field
 from enum import Enum
-from multiprocessing import get_context
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Protocol, runtime_checkable
 
-import torch
-
 from studio.errors import StudioError
 from studio.export.files import check_writable, write_bytes
-from studio.jobs.supervisor import Device, devices
+from studio.jobs.making import DONE
 from studio.jobs.table import BadRow, Row
 from studio.locks import locked
-from studio.recipes.load import parse, to_toml
-from studio.run.metrics import Figure
-from studio.run.session import Run, RunIsBusy
+from studio.recipes.load import to_toml
+from studio.reports import Figure
 
 MANIFEST, ERRORS = "manifest.jsonl", "errors.jsonl"
-DONE = "done.json"
-"""Of a row's run: its files, its metrics, and what its last attempt took."""
 _LOCK = ".batch.lock"
 _LONGEST_PAUSE_S = 60.0
-_PATIENCE_S = 120.0
 
 
 class Ending(str, Enum):
@@ -92,95 +82,6 @@ class Performer(Protocol):
 
     def close(self) -> None:
         """Let go of the processes; a row that is being made goes on from its last checkpoint another time."""
-
-
-def make(recipe: str, folder: Path, parent: int | None = None) -> None:
-    """Take a row to its assets, from its last checkpoint if it has one.
-
-    Args:
-        recipe: as TOML.
-        folder: of the run.
-        parent: the process whose end is also this one's, where there is one.
-
-    Raises:
-        StudioError: the row cannot be made.
-    """
-    began, processor_began = time.monotonic(), time.process_time()
-    run = _finished(Run.at(folder, parse(recipe, "the row's recipe")), parent)
-    names = [str(path.relative_to(folder)) for path in run.export()]
-    said = {
-        "files": names,
-        "metrics": run.metrics(),
-        "seconds": round(time.monotonic() - began, 3),
-        "processor_seconds": round(time.process_time() - processor_began, 3),
-    }
-    write_bytes(folder / DONE, json.dumps(said).encode())
-
-
-def _finished(run: Run, parent: int | None) -> Run:
-    """The run with all its steps taken; a process that an earlier batch left behind has time to let go."""
-    deadline = time.monotonic() + _PATIENCE_S
-    while True:
-        try:
-            for _ in run:
-                if parent is not None and os.getppid() != parent:
-                    os._exit(1)
-            return run
-        except RunIsBusy:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.5)
-            run = Run.open(run.folder)
-
-
-class LocalPerformer:
-    """A process of its own on this machine, with one device and its share of the cores."""
-
-    def __init__(self, device: Device, threads: int) -> None:
-        self._device = device
-        self._threads = threads
-        self._pool: ProcessPoolExecutor | None = None
-
-    def __call__(self, recipe: str, folder: Path) -> None:
-        """See ``Performer``."""
-        try:
-            self._pool_ready().submit(make, recipe, folder, os.getpid()).result()
-        except BrokenProcessPool as error:
-            self._pool = None
-            raise WorkerDied("its process died; out of memory, perhaps") from error
-
-    def _pool_ready(self) -> ProcessPoolExecutor:
-        if self._pool is None:
-            self._pool = ProcessPoolExecutor(
-                1, get_context("spawn"), _settle, (self._device.environment(), self._threads)
-            )
-        return self._pool
-
-    def close(self) -> None:
-        """See ``Performer``."""
-        if self._pool is not None:
-            for process in list((self._pool._processes or {}).values()):
-                process.terminate()
-            self._pool.shutdown(cancel_futures=True)
-
-
-def local_performers(workers: int | None = None) -> list[Performer]:
-    """Processes on this machine.
-
-    Args:
-        workers: how many; by default one for each GPU, or for each core where there is none. They share the
-            GPUs and the cores evenly.
-    """
-    here, cores = devices(), os.cpu_count() or 1
-    if workers is None:
-        workers = cores if here == (Device("cpu"),) else len(here)
-    threads = max(1, cores // workers)
-    return [LocalPerformer(here[index % len(here)], threads) for index in range(workers)]
-
-
-def _settle(environment: Mapping[str, str], threads: int) -> None:
-    os.environ.update(environment)
-    torch.set_num_threads(threads)
 
 
 class Batch:

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from studio.errors import StudioError
-from studio.jobs.batch import Performer, WorkerDied, make
+from studio.jobs.batch import Performer, WorkerDied
+from studio.jobs.making import make
 
 
 def ray_performers(address: str) -> list[Performer]:

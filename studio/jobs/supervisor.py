@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-import torch
-
 _LOOK_EVERY_S = 0.5
 _LONGEST_PAUSE_S = 60.0
 _PATIENCE_S = 60.0
@@ -38,6 +36,9 @@ class Device:
 
 def devices() -> tuple[Device, ...]:
     """Every GPU, or the CPU where there is none."""
+    # Not above: the app's server and a batch's driver compute nothing themselves.
+    import torch
+
     if not torch.cuda.is_available():
         return (Device("cpu"),)
     return tuple(Device(f"cuda {number}", number) for number in range(torch.cuda.device_count()))

@@ -15,8 +15,6 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from numpy.typing import NDArray
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
 from studio.errors import StudioError
@@ -93,6 +91,9 @@ def _parts(
     points: NDArray[np.float64], triangles: NDArray[np.int64], led: NDArray[np.int64]
 ) -> NDArray[np.int64]:
     """The connected part that each vertex belongs to, once all is found to be well."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
     count = len(points)
     if len(np.unique(led)) < len(led):
         raise StudioError("Two handles are the same vertex; expected different ones.")

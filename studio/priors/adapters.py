@@ -17,8 +17,8 @@ from studio.errors import StudioError
 from studio.interfaces import Limits
 from studio.priors.codecs import dtype_of, resized
 from studio.priors.folders import UNREADABLE, first_line, frozen, load_network
-from studio.prompts import from_front_deg
 from studio.types import Condition
+from studio.view_prompts import from_front_deg
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)

@@ -23,7 +23,7 @@ from torch import Tensor
 from studio.errors import StudioError
 from studio.priors.folders import load_network, load_tokenizer, network_name
 from studio.priors.weights import model_folder
-from studio.prompts import Direction
+from studio.view_prompts import Direction
 
 THRESHOLD = 0.95
 _VIEWS = tuple(direction.value.removesuffix(" view") for direction in Direction)

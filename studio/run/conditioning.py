@@ -20,12 +20,13 @@ from studio.interfaces import Prior
 from studio.priors.debiasing import debiased_prompts
 from studio.priors.latent import LatentPrior
 from studio.priors.video import VideoPrior
-from studio.prompts import Direction, ViewPrompts, clean_prompt
+from studio.prompts import clean_prompt
 from studio.recipes.config import LatentPriorConfig, PriorConfig, Recipe
 from studio.recipes.guidance import FootageConfig, GuidanceConfig, VpcsmConfig
 from studio.run.controls import load_landmarks, with_control
 from studio.run.targets import build_film
 from studio.types import Cameras, Condition, Conditioning, PromptEmbedding
+from studio.view_prompts import Direction, ViewPrompts
 
 Told = Callable[[Cameras, Float[Tensor, "b 3"]], Conditioning]
 """The branches for a batch of cameras over given background colours."""

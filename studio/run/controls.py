@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from studio.prompts import from_front_deg
 from studio.scenes.initialise import read_point_cloud
 from studio.types import Cameras, Condition, Conditioning
+from studio.view_prompts import from_front_deg
 
 SIZE = 512
 """Width and height of the pictures in pixels; a ControlNet resizes them to its own."""

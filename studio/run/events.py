@@ -9,7 +9,7 @@ from typing import Any
 
 from studio.errors import StudioError
 from studio.export.files import write_bytes
-from studio.types import StepReport
+from studio.reports import StepReport
 
 Event = dict[str, Any]
 """One line: ``event`` says what, ``step`` after how many steps."""

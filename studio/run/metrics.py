@@ -29,6 +29,7 @@ from studio.priors.clips import ClipPrior
 from studio.priors.library import LibraryPrior
 from studio.recipes.config import ClipConfig, Recipe
 from studio.recipes.guidance import PixelsConfig
+from studio.reports import Figure
 from studio.run.depth import depth_confidence
 from studio.run.targets import build_target
 from studio.run.views import clip_cameras, drawn, held_out_cameras, side_cameras
@@ -36,9 +37,6 @@ from studio.scenes.clipart import Clipart
 from studio.scenes.deformation import Deformable
 from studio.scenes.kinds import AnyScene
 from studio.types import Cutout
-
-Figure = int | float | str
-"""One thing that is measured."""
 
 
 def final_metrics(

@@ -25,6 +25,7 @@ from studio.recipes.ramps import value_at
 from studio.renderers.augmentation import augmented, drawn_warp
 from studio.renderers.background import background_colors
 from studio.renderers.instants import joined, render
+from studio.reports import StepReport
 from studio.run.align import at_distances, found_distances
 from studio.run.build import BuiltStage
 from studio.run.handover import handed_over
@@ -34,7 +35,7 @@ from studio.scenes.gaussians import Gaussians
 from studio.scenes.kinds import AnyScene, device_of, initial_scene, scene_from_state
 from studio.scenes.regularizers import regularization
 from studio.scenes.topology import TopologyState, apply
-from studio.types import Cameras, GuidanceOutput, RenderOutput, StepReport
+from studio.types import Cameras, GuidanceOutput, RenderOutput
 
 ADAM_BETAS = (0.9, 0.99)
 ADAM_EPSILON = 1e-15  # Gradients of single splats are tiny; the usual 1e-8 would hold them back.

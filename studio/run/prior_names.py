@@ -7,8 +7,6 @@ from pathlib import Path
 
 from studio.errors import StudioError, nearest
 from studio.priors import weights
-from studio.priors.catalogue import CAPTION_FILES
-from studio.priors.folders import VIDEO_DENOISERS, network_name
 from studio.recipes.config import (
     AutoPriorConfig,
     LatentPriorConfig,
@@ -40,6 +38,10 @@ def prior_named(name: str) -> PriorConfig:
             return SmallPriorConfig()
     folder = Path(name)
     if folder.is_dir():
+        # What reads a prior's folder loads torch; names are read by commands that need none of it.
+        from studio.priors.catalogue import CAPTION_FILES
+        from studio.priors.folders import VIDEO_DENOISERS, network_name
+
         if any((folder / captions).is_file() for captions in CAPTION_FILES):
             return LibraryPriorConfig(folder=name)
         for denoiser in _DENOISERS:

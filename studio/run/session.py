@@ -34,17 +34,18 @@ from studio.locks import locked
 from studio.prompts import LONGEST_NAME, clean_prompt, slug
 from studio.recipes.config import ClipartConfig, Recipe
 from studio.recipes.load import load, read, to_toml
+from studio.reports import Figure, StepReport
 from studio.run import checkpoint
 from studio.run.build import BuiltStage, build_device, build_renderer, build_stages
 from studio.run.build_prior import ChosenPrior, build_prior
 from studio.run.events import EventLog
-from studio.run.metrics import Figure, combined, final_metrics
+from studio.run.metrics import combined, final_metrics
 from studio.run.optimize import LoopState, initial_state, optimize
 from studio.run.views import clip_cameras, detached, drawn, side_cameras
 from studio.scenes.clipart import Clipart, drawing_file
 from studio.scenes.deformation import Deformable
 from studio.scenes.kinds import AnyScene, scene_from_state
-from studio.types import RenderOutput, StepReport
+from studio.types import RenderOutput
 
 _RECIPE, _FORMAT = "recipe.toml", "state/format.json"
 _PREVIEW_TIMES = (0.0, 0.25, 0.5, 0.75)

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from studio.errors import StudioError
-from studio.export.files import check_writable, replacing, to_bytes, write_bytes
+from studio.export.files import check_writable, replacing, write_bytes
+from studio.export.images import to_bytes
 
 
 @contextmanager

@@ -24,8 +24,8 @@ from studio.errors import StudioError
 from studio.guidance.methods import asks_critic, build_guidance, negative_prompts
 from studio.priors.latent import LatentPrior, Options, load_latent_prior
 from studio.priors.video import VideoOptions, VideoPrior, load_video_prior
-from studio.prompts import ViewPrompts
 from studio.recipes.guidance import GuidanceConfig
+from studio.view_prompts import ViewPrompts
 from tests.priors.models import FAMILIES
 from tests.priors.video_models import VIDEO_FAMILIES
 

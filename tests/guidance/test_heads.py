@@ -14,9 +14,9 @@ from studio.guidance.identity import with_identity
 from studio.guidance.methods import method_of, negative_prompts
 from studio.guidance.protection import Protection, protect
 from studio.priors.analytic import AnalyticPrior
-from studio.prompts import ViewPrompts
 from studio.recipes.guidance import IesdConfig, IsdConfig, SdsConfig, VsdConfig
 from studio.types import Condition, Conditioning, NegativePrompt
+from studio.view_prompts import ViewPrompts
 from tests.guidance.bench import (
     STABLE_DIFFUSION,
     branch,

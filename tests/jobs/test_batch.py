@@ -12,10 +12,13 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
+import psutil
 import pytest
 
 from studio.errors import StudioError
-from studio.jobs.batch import Batch, Ending, LocalPerformer, Outcome, WorkerDied, make
+from studio.jobs.batch import Batch, Ending, Outcome, WorkerDied
+from studio.jobs.making import make
+from studio.jobs.on_processes import ProcessPerformer
 from studio.jobs.supervisor import Device
 from studio.jobs.table import Row, read_table
 from tests.conftest import Said
@@ -93,7 +96,7 @@ def test_two_batches_do_not_share_a_folder(rows: list[Row], tmp_path: Path) -> N
 
 
 def test_a_killed_process_is_replaced(rows: list[Row], tmp_path: Path, no_pauses: None) -> None:
-    performer = LocalPerformer(Device("cpu"), threads=1)
+    performer = ProcessPerformer(Device("cpu"), threads=1)
     killed = []
 
     class Killing:
@@ -126,8 +129,10 @@ def test_a_killed_driver_leaves_what_the_next_goes_on_with(
     while not list(out.glob("runs/*/done.json")):
         assert time.monotonic() < deadline
         time.sleep(0.02)
+    workers = psutil.Process(driver.pid).children(recursive=True)
     driver.kill()
     driver.wait()
+    assert workers and not psutil.wait_procs(workers, timeout=60)[1]
     said = studio_command(*command)
     assert said.code == 2
     assert "row 4, no prompt: the prompt is empty" in said.out

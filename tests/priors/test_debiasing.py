@@ -12,7 +12,7 @@ from transformers import BertConfig, BertForMaskedLM, BertTokenizer
 from studio.errors import StudioError
 from studio.priors.debiasing import contradicts, debiased_prompts, view_probabilities
 from studio.priors.folders import load_network, load_tokenizer
-from studio.prompts import Direction
+from studio.view_prompts import Direction
 
 VIEWS = ("front", "side", "back", "overhead")
 # What each word adds to the logits of front, side, back and overhead, times the length of the sentence.

@@ -17,9 +17,9 @@ from studio.cameras import orbit
 from studio.errors import StudioError
 from studio.priors.analytic import AnalyticPrior, GaussianMixture
 from studio.priors.latent import load_latent_prior
+from studio.priors.training.config import EvaluateConfig, ModelConfig, RenderDataConfig, TrainConfig
 from studio.priors.training.data import (
     CaptionedMesh,
-    RenderDataConfig,
     TrainingViews,
     dominant_colour,
     draw_batch,
@@ -28,9 +28,9 @@ from studio.priors.training.data import (
     render_data,
     view_word,
 )
-from studio.priors.training.evaluate import DdimSampler, EvaluateConfig, evaluate, tiled
-from studio.priors.training.model import ModelConfig, word_tokenizer
-from studio.priors.training.train import TrainConfig, Trainer, learning_rate, train
+from studio.priors.training.evaluate import DdimSampler, evaluate, tiled
+from studio.priors.training.model import schedule_of, word_tokenizer
+from studio.priors.training.train import Trainer, learning_rate, train
 from studio.randomness import generator
 from studio.schedule import NoiseSchedule
 from studio.types import Cameras, Condition, Material, Mesh
@@ -255,7 +255,7 @@ def test_exported_prior_is_the_average(
     # The scheduler's betas are stored in single precision: alpha and sigma agree to about 1e-5.
     torch.testing.assert_close(answers[0], answers[1], rtol=1e-3, atol=1e-3)
     table = DDIMScheduler.from_pretrained(tmp_path / "small" / "scheduler").alphas_cumprod.double()
-    torch.testing.assert_close(table, TINY.schedule.log_snr.sigmoid(), rtol=1e-3, atol=1e-7)
+    torch.testing.assert_close(table, schedule_of(TINY).log_snr.sigmoid(), rtol=1e-3, atol=1e-7)
 
 
 class PerfectSampler:

@@ -11,7 +11,7 @@ from PIL import Image
 
 from studio.cameras import Aligned, orbit
 from studio.errors import StudioError
-from studio.export.files import to_bytes
+from studio.export.images import to_bytes
 from studio.guidance.pixels import Filmed
 from studio.interfaces import ParameterGroup
 from studio.meshes import normalised

@@ -26,11 +26,12 @@ from studio.recipes.config import (
 from studio.recipes.guidance import MvdreamConfig, SdsConfig, VsdConfig
 from studio.recipes.load import read, to_toml
 from studio.recipes.ramps import Piecewise, Ramp
+from studio.reports import StepReport
 from studio.run.build import BuiltStage, build_stages
 from studio.run.build_prior import build_prior
 from studio.run.checkpoint import save
 from studio.run.optimize import _counting, _guide, _Shown, initial_state, optimize
-from studio.types import Cameras, Conditioning, GuidanceOutput, RenderOutput, Splats, StepReport
+from studio.types import Cameras, Conditioning, GuidanceOutput, RenderOutput, Splats
 from tests.priors import models as tiny
 from tests.run.test_optimize import Counting, with_guidance
 from tests.run.tiny import equal, resumed, tiny_recipe

@@ -22,31 +22,13 @@ from torch import Tensor
 from studio.cameras import orbit
 from studio.errors import StudioError
 from studio.interfaces import Renderer
+from studio.priors.training.config import RenderDataConfig
 from studio.priors.vocabulary import COLOURS
 from studio.randomness import generator
 from studio.types import Cameras, Mesh
 
 HUE_SHIFTS = 6
 VIEW_WORDS = ("front", "side", "back", "overhead")
-
-
-@dataclass(frozen=True)
-class RenderDataConfig:
-    """Which pictures are drawn of each object.
-
-    Attributes:
-        image_size: width and height in pixels.
-        views: pictures of each object to train on, from cameras of its own.
-        held_out_views: pictures of each object from cameras that all share, to evaluate on.
-        elevation_range_deg: lowest and highest camera; one view in eight stands above it, up to 80 degrees.
-        seed: of the cameras.
-    """
-
-    image_size: int = 64
-    views: int = 72
-    held_out_views: int = 24
-    elevation_range_deg: tuple[float, float] = (-15.0, 50.0)
-    seed: int = 0
 
 
 @dataclass(frozen=True)

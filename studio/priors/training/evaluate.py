@@ -15,28 +15,10 @@ from torch.nn import functional
 
 from studio.cameras import orbit
 from studio.interfaces import Prior
+from studio.priors.training.config import EvaluateConfig
 from studio.priors.training.data import TrainingViews
 from studio.randomness import generator
 from studio.types import Cameras, Condition
-
-
-@dataclass(frozen=True)
-class EvaluateConfig:
-    """How many samples are drawn, and how.
-
-    Attributes:
-        pairs: random (caption, camera) pairs; the cameras are ones that training never saw.
-        steps: DDIM steps a sample.
-        guidance_scale: classifier-free guidance, ``uncond + scale (cond - uncond)``; 1 turns it off.
-        batch: samples drawn together.
-        seed: of the pairs and the noise.
-    """
-
-    pairs: int = 200
-    steps: int = 20
-    guidance_scale: float = 2.5
-    batch: int = 20
-    seed: int = 0
 
 
 @dataclass(frozen=True)

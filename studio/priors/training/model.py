@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from studio.cameras import CAMERA_FEATURES
 from studio.errors import StudioError
 from studio.priors.codecs import PixelUnshuffle
+from studio.priors.training.config import ModelConfig
 from studio.schedule import NoiseSchedule, Prediction
 
 TOKENS = 16
@@ -32,46 +33,15 @@ PREDICTION = Prediction.X0
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[BOS]", "[EOS]")
 
 
-@dataclass(frozen=True)
-class ModelConfig:
-    """The shape of the network. The defaults are what ships as ``small``.
+def codec_of(config: ModelConfig) -> PixelUnshuffle:
+    """Images to cells and back."""
+    return PixelUnshuffle(config.patch, config.image_size)
 
-    Attributes:
-        image_size: width and height of the images, in pixels.
-        patch: pixels on a side that become channels of one cell, so that the U-Net sees image_size / patch
-            cells.
-        channels: width of each level of the U-Net, each at half the resolution of the one before.
-        attention: whether each level reads the text by cross-attention.
-        blocks: residual blocks on the way down through a level; one more on the way up.
-        text_width: width of the word embeddings.
-        text_layers: layers of the text encoder.
-        schedule_shift: factor on sigma / alpha of the cosine schedule. Pictures of a few dozen objects
-            differ so much that they can be told apart through noise 20 times stronger than they are; with a
-            factor of 8 a quarter of the levels is noisier than that, where the words and the camera have to
-            decide.
-    """
 
-    image_size: int = 64
-    patch: int = 4
-    channels: tuple[int, ...] = (64, 128, 192)
-    attention: tuple[bool, ...] = (False, True, False)
-    blocks: int = 1
-    text_width: int = 192
-    text_layers: int = 2
-    schedule_shift: float = 8.0
-
-    @property
-    def codec(self) -> PixelUnshuffle:
-        """Images to cells and back."""
-        return PixelUnshuffle(self.patch, self.image_size)
-
-    @property
-    def schedule(self) -> NoiseSchedule:
-        """The noise levels that the model is trained on; the cosine's last ones, noise alone, are left
-        out.
-        """
-        shifted = NoiseSchedule.cosine().shifted(self.schedule_shift)
-        return replace(shifted, log_snr=shifted.log_snr[:LEVELS])
+def schedule_of(config: ModelConfig) -> NoiseSchedule:
+    """The noise levels that the model is trained on; the cosine's last ones, noise alone, are left out."""
+    shifted = NoiseSchedule.cosine().shifted(config.schedule_shift)
+    return replace(shifted, log_snr=shifted.log_snr[:LEVELS])
 
 
 class TextToImageModel(nn.Module):
@@ -177,7 +147,7 @@ def save_model(
     from diffusers import DDIMScheduler
 
     folder.mkdir(parents=True, exist_ok=True)
-    alphas_cumprod = config.schedule.log_snr.sigmoid()
+    alphas_cumprod = schedule_of(config).log_snr.sigmoid()
     betas = 1 - alphas_cumprod / torch.cat([alphas_cumprod.new_ones(1), alphas_cumprod[:-1]])
     scheduler = DDIMScheduler(
         num_train_timesteps=len(betas),

@@ -10,7 +10,7 @@ import json
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -23,63 +23,21 @@ from studio.errors import StudioError
 from studio.priors.families import StableDiffusion
 from studio.priors.latent import LatentPrior
 from studio.priors.text import ClipTextEmbedder
+from studio.priors.training.config import TrainConfig
 from studio.priors.training.data import Batch, TrainingViews, draw_batch, load_views
 from studio.priors.training.evaluate import DdimSampler, sample_sheet, save_png
-from studio.priors.training.model import PREDICTION, ModelConfig, TextToImageModel, load_weights, save_model
+from studio.priors.training.model import (
+    PREDICTION,
+    TextToImageModel,
+    codec_of,
+    load_weights,
+    save_model,
+    schedule_of,
+)
 from studio.randomness import generator
 
 CHECKPOINT = "checkpoint.safetensors"
 MODEL = "model"
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """The recipe, the same on a CPU and on CUDA.
-
-    Attributes:
-        views: folder of training views, as ``studio prior render-data`` makes it.
-        folder: where the checkpoint, the model and the sample sheets go; training goes on from a checkpoint
-            found there.
-        model: the shape of the network; fixed once training has begun.
-        start: a folder of a trained model of this shape whose weights a new training starts from, such as
-            ``assets/prior/small``; words that it does not know start afresh.
-        total_images: images to see in all.
-        batch: images a step.
-        learning_rate: of Adam, after the warm-up and until the decay.
-        warmup_steps: steps over which the learning rate rises from 0.
-        decay_fraction: last share of the images over which the learning rate falls linearly to 0.
-        weight_decay: decoupled, of Adam.
-        ema_decay: of the averaged weights that ship, reached by way of (1 + step) / (10 + step).
-        checkpoint_seconds: time between checkpoints.
-        sheet_every: steps between sample sheets; 0 for none.
-        half: compute in bfloat16 where the machine is faster with it: CUDA, and CPUs with AVX512-BF16 or AMX.
-        device: "cpu" or "cuda".
-        threads: CPU threads, 0 for all.
-        seed: of the weights and of every draw.
-    """
-
-    views: Path
-    folder: Path
-    model: ModelConfig = field(default_factory=ModelConfig)
-    start: Path | None = None
-    total_images: int = 500_000
-    batch: int = 32
-    learning_rate: float = 8e-4
-    warmup_steps: int = 200
-    decay_fraction: float = 0.3
-    weight_decay: float = 0.01
-    ema_decay: float = 0.999
-    checkpoint_seconds: float = 120.0
-    sheet_every: int = 2000
-    half: bool = True
-    device: str = "cpu"
-    threads: int = 0
-    seed: int = 0
-
-    @property
-    def total_steps(self) -> int:
-        """Steps of the whole training."""
-        return -(-self.total_images // self.batch)
 
 
 @dataclass(frozen=True)
@@ -161,7 +119,7 @@ class Trainer:
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(), lr=0.0, betas=(0.9, 0.99), weight_decay=config.weight_decay, fused=True
         )
-        self.schedule = config.model.schedule
+        self.schedule = schedule_of(config.model)
         self.half = config.half and _half_is_faster(torch.device(config.device))
 
     def start_from(self, folder: Path) -> None:
@@ -194,7 +152,7 @@ class Trainer:
 
     def _loss(self, batch: Batch, rng: torch.Generator) -> Float[Tensor, ""]:
         device, schedule, size = self.config.device, self.schedule, len(batch.captions)
-        x = self.config.model.codec.encode(batch.rgb)
+        x = codec_of(self.config.model).encode(batch.rgb)
         noise = torch.randn(x.shape, generator=rng)
         # One level in each of as many equal intervals as there are images: less variance than free draws.
         levels = (torch.arange(size) + torch.rand(size, generator=rng)) / size
@@ -214,7 +172,7 @@ class Trainer:
         text = ClipTextEmbedder(average.tokenizer, average.text_encoder)
         return LatentPrior(
             average.unet,
-            self.config.model.codec,
+            codec_of(self.config.model),
             text,
             self.schedule,
             PREDICTION,

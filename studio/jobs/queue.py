@@ -10,6 +10,7 @@ at once. The heartbeat beside it is there to be looked at.
 from __future__ import annotations
 
 import enum
+import re
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -372,6 +373,12 @@ class Queue:
                 raise StudioError(f"Job {number} is {job.state.value}; expected one that is over: cancel it.")
             database.execute("DELETE FROM jobs WHERE id = ?", (number,))
             _set_tags(database, number, ())
+
+    def mentioned(self, pattern: re.Pattern[str]) -> set[str]:
+        """All that fits a pattern in the recipes of all jobs that have not been deleted."""
+        with self._open() as database:
+            rows = database.execute("SELECT recipe FROM jobs")
+            return {found for row in rows for found in pattern.findall(row["recipe"])}
 
     # -------------------------------------------------------------------------------------------- working
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import shutil
 import time
 import traceback
 from collections.abc import Callable
@@ -17,11 +16,11 @@ from pathlib import Path
 
 from studio.errors import StudioError
 from studio.export.files import write_bytes
+from studio.jobs.disk import GIBIBYTE, shortage
 from studio.jobs.queue import Lease, Queue, State, Wish
 from studio.run import checkpoint
 from studio.run.session import Run
 
-GIBIBYTE = 2**30
 _POLL_S = 0.25
 _CRASH_REPORT = "error.txt"
 _ENDS = {Wish.PAUSE: State.PAUSED, Wish.CANCEL: State.CANCELLED}
@@ -119,13 +118,8 @@ class Worker:
 
     def _no_room(self) -> str | None:
         """What to say where the disk is almost full."""
-        free = shutil.disk_usage(self.queue.workspace).free
-        if free >= self.least_free_bytes:
-            return None
-        return (
-            f"The disk of {self.queue.workspace} has {free / GIBIBYTE:.1f} GiB left, expected at least "
-            f"{self.least_free_bytes / GIBIBYTE:.1f}. Make room, then resume."
-        )
+        reason = shortage(self.queue.workspace, self.least_free_bytes)
+        return None if reason is None else f"{reason} Make room, then resume."
 
 
 def _drop_older_checkpoints(folder: Path) -> None:

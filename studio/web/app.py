@@ -16,6 +16,7 @@ from studio.errors import StudioError
 from studio.web import animate, api, asset, batch, compare, create, files, gallery, moving, watch
 from studio.web.clients import Gate
 from studio.web.options import Options
+from studio.web.polling import look_seldom
 from studio.web.service import Service
 
 _PAGES = {
@@ -30,8 +31,6 @@ _PAGES = {
 """Beside Create, by what the navigation calls them."""
 _GOODBYE_S = 2
 """Pages that are open listen for as long as there is a server; it does not wait for them."""
-_EVENTS_EVERY_S = 0.05
-"""How long a click waits at most until the server hears of it."""
 _HEAD = "<script>Object.defineProperty(navigator, 'gpu', {value: undefined});</script>"
 """The model viewer gives up where WebGPU only seems to be there; every browser has WebGL."""
 _LOOPBACK = frozenset(("localhost", "127.0.0.1", "::1"))
@@ -104,10 +103,7 @@ def _blocks(service: Service) -> gr.Blocks:
             gr.Navbar(main_page_name="Create")
             page(service, inner)
     blocks.queue(max_size=200, default_concurrency_limit=8)
-    # Gradio looks for events a thousand times a second and for bars of progress a hundred times, which takes
-    # 6 % of a core; there are no such bars here.
-    blocks._queue.sleep_when_free = _EVENTS_EVERY_S
-    blocks._queue.progress_update_sleep_when_free = 1.0
+    look_seldom(blocks)
     return blocks
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Literal
 
@@ -34,6 +35,10 @@ class Drawings:
     def keep(self, data: bytes, name: str) -> str:
         """As ``Uploads.keep``."""
         return self._sent.keep(data, name)
+
+    def tidy(self, named: Collection[str]) -> None:
+        """As ``Uploads.tidy``."""
+        self._sent.tidy(named)
 
     def path(self, called: str) -> str:
         """What a recipe calls a drawing: its name if it ships with the studio, else its file.

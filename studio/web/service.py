@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import IO, Literal
 from studio.errors import StudioError
 from studio.evaluate.compare import recipes_to_compare
 from studio.export.formats import FORMATS, asset_paths
+from studio.jobs.disk import shortage
 from studio.jobs.queue import OVER, Job, Queue, State
 from studio.prompts import slug
 from studio.recipes.config import AssetFormat, Recipe
@@ -26,7 +28,7 @@ from studio.web.forms import Form
 from studio.web.options import Options
 from studio.web.packing import pack
 from studio.web.tables import recipes_of
-from studio.web.uploads import Look, Uploads
+from studio.web.uploads import NAME, Look, Uploads
 
 Action = Literal["cancel", "pause", "resume", "retry"]
 Kind = Literal["drawing", "film"]
@@ -35,6 +37,7 @@ _LONGEST_S = 900.0
 _SUBMISSIONS_A_MINUTE = 30
 _EXPORTS_A_MINUTE = 10
 _UPLOADS_A_MINUTE = 20
+_TIDY_EVERY_S = 3600.0
 _LONGEST_LOOK_S = 60.0
 """At a file that came."""
 
@@ -53,6 +56,7 @@ class Service:
         self._exports = RateLimit(_EXPORTS_A_MINUTE, 60.0, "exports")
         self._uploads = RateLimit(_UPLOADS_A_MINUTE, 60.0, "files")
         self._busy = threading.Lock()
+        self._tidy_at = 0.0
         folder = self.queue.workspace
         self.drawings = Drawings(folder / "drawings", self._looked_at("drawing"))
         self.films = Uploads(folder / "films", "video", FILM_SUFFIXES, self._looked_at("film"))
@@ -269,7 +273,21 @@ class Service:
             StudioError: it is none, or it is too soon.
         """
         self._uploads.take(_known(client))
+        if (reason := shortage(self.queue.workspace)) is not None:
+            raise StudioError(f"{reason} Whoever runs the server has to make room.")
+        self._tidy()
         return (self.drawings if kind == "drawing" else self.films).keep(data, name)
+
+    def _tidy(self) -> None:
+        """Let go of uploads that no job names, now and then; a job's stay until it is deleted: its run may be
+        resumed, exported or made again.
+        """
+        if time.monotonic() < self._tidy_at:
+            return
+        self._tidy_at = time.monotonic() + _TIDY_EVERY_S
+        named = self.queue.mentioned(NAME)
+        self.drawings.tidy(named)
+        self.films.tidy(named)
 
     def _looked_at(self, kind: Kind) -> Look:
         def look(file: Path, folder: Path) -> None:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import os
 import re
-from collections.abc import Callable, Sequence
+import shutil
+import time
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from studio.errors import StudioError
@@ -12,7 +16,10 @@ from studio.export.files import replacing_folder
 
 Look = Callable[[Path, Path], None]
 """Writes what there is to know of a file into a folder, in another process; may refuse the file."""
-_NAME = re.compile(r"[0-9a-f]{32}")
+NAME = re.compile(r"\b[0-9a-f]{32}\b")
+"""What an upload is called."""
+UNUSED_S = 24 * 3600.0
+"""How long an upload stays that no job names."""
 _STEM = "sent"
 
 
@@ -51,7 +58,21 @@ class Uploads:
                 path = made / f"{_STEM}{suffix}"
                 path.write_bytes(data)
                 self._look(path, made)
+        self._used(called)
         return called
+
+    def tidy(self, named: Collection[str]) -> None:
+        """Removes what nobody has asked for in ``UNUSED_S``, and what a killed server left half written.
+
+        Args:
+            named: uploads that stay however old they are.
+        """
+        if not self.folder.is_dir():
+            return
+        for found in self.folder.iterdir():
+            sent = NAME.fullmatch(found.name) is not None or found.name.startswith(".")
+            if sent and found.name not in named and found.stat().st_mtime < time.time() - UNUSED_S:
+                shutil.rmtree(found, ignore_errors=True)
 
     def path(self, called: str) -> Path:
         """The file.
@@ -59,7 +80,12 @@ class Uploads:
         Raises:
             StudioError: there is no such file.
         """
-        found = list((self.folder / called).glob(f"{_STEM}.*")) if _NAME.fullmatch(called) else []
+        found = list((self.folder / called).glob(f"{_STEM}.*")) if NAME.fullmatch(called) else []
         if not found:
             raise StudioError(f"There is no {self._what} {called[:40]!r} here; send it.")
+        self._used(called)
         return found[0]
+
+    def _used(self, called: str) -> None:
+        with contextlib.suppress(OSError):  # of a disk that can only be read
+            os.utime(self.folder / called)

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from studio.errors import StudioError
-from studio.jobs import worker
+from studio.jobs import disk
 from studio.jobs.queue import Queue, State, Wish
 from studio.jobs.worker import Worker
 from studio.run import checkpoint
@@ -148,7 +148,7 @@ def test_a_full_disk_pauses_and_says_so(queue: Queue, models: Path, monkeypatch:
     queue.submit([tiny_recipe(models, *small(models))])
     usage = namedtuple("usage", "total used free")
     frees = iter([2**31] * 8)
-    monkeypatch.setattr(worker.shutil, "disk_usage", lambda _: usage(2**32, 0, next(frees, 2**20)))
+    monkeypatch.setattr(disk.shutil, "disk_usage", lambda _: usage(2**32, 0, next(frees, 2**20)))
     hand = Worker(queue, "test", least_free_bytes=2**30)
     hand.work(never, until_empty=True)
     job = queue.job(1)

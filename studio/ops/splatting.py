@@ -19,6 +19,8 @@ from studio.ops.library import Backend, select
 from studio.ops.splatting_reference import splat_reference
 
 SH_TERMS = (1, 4, 9, 16)
+MAX_PAIRS = 2**31 - 1
+"""Of splats and tiles, over all views of a drawing on CUDA."""
 
 
 class SplatImages(NamedTuple):
@@ -52,9 +54,9 @@ class SplatCapacity:
         Raises:
             StudioError: not 1 to 2147483647 pairs.
         """
-        if not 1 <= pairs < 2**31:
+        if not 1 <= pairs <= MAX_PAIRS:
             raise StudioError(
-                f"The capacity is {pairs} pairs of splats and tiles, expected 1 to {2**31 - 1}."
+                f"The capacity is {pairs} pairs of splats and tiles, expected 1 to {MAX_PAIRS}."
             )
         return cls(pairs, torch.zeros(1, dtype=torch.int64, device=device))
 

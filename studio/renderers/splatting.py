@@ -2,18 +2,69 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import functools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from studio.ops.splatting import splat
+from studio.errors import StudioError
+from studio.ops.splatting import MAX_PAIRS, SplatCapacity, SplatImages, splat
 from studio.renderers.optional import GSPLAT
 from studio.types import Cameras, RenderOutput, SplatFootprints, Splats
 
 Backend = Literal["auto", "native", "torch", "gsplat"]
+
+_HEADROOM = 1.5
+
+
+class MeasuredCapacity:
+    """Room for splats on CUDA that drawings measure for those to come: half as much again as one took.
+
+    What finds no room is drawn again, in more, so pictures are always whole. Whether they are is looked up
+    behind each drawing; while a CUDA graph is captured nobody can look. So take a step, capture it, and
+    ``check`` after its replays.
+
+    Attributes:
+        capacity: what the next drawing has.
+    """
+
+    def __init__(self, device: torch.device | str) -> None:
+        self.capacity = SplatCapacity.of(1, device)
+
+    def drawn(self, draw: Callable[[SplatCapacity], SplatImages]) -> SplatImages:
+        """What ``draw`` makes with enough room, or with what there is while a graph is captured."""
+        images = draw(self.capacity)
+        if torch.cuda.is_available() and torch.cuda.is_current_stream_capturing():
+            return images
+        while self._grown():
+            images = draw(self.capacity)
+        return images
+
+    def check(self) -> None:
+        """Waits for the device; where a graph lacked room, makes it for the next capture.
+
+        Raises:
+            StudioError: the last replays left splats out.
+        """
+        if self._grown():
+            raise StudioError(
+                "Splats found no room in a CUDA graph and were left out. There is room for "
+                f"{self.capacity.pairs} pairs of splats and tiles now: capture the step again, and repeat it."
+            )
+
+    def _grown(self) -> bool:
+        """Whether there was too little, which there no longer is."""
+        left_out = int(self.capacity.left_out)
+        if left_out:
+            pairs = min(math.ceil(_HEADROOM * (self.capacity.pairs + left_out)), MAX_PAIRS)
+            self.capacity.left_out.zero_()  # the tensor stays: a graph writes into it
+            self.capacity = replace(self.capacity, pairs=pairs)
+        return left_out > 0
 
 
 @dataclass(frozen=True)
@@ -25,11 +76,14 @@ class SplatRenderer:
             device and gsplat installed; it draws no normals.
         antialias: thin splats fade instead of fattening (Mip-Splatting).
         footprints: also collect what topology needs; costs a gradient on each splat's screen position.
+        capacity: room that drawings leave for each other, for steps in CUDA graphs. None asks CUDA in the
+            middle of each drawing, which waits for the device and which a graph cannot hold.
     """
 
     backend: Backend = "auto"
     antialias: bool = True
     footprints: bool = False
+    capacity: MeasuredCapacity | None = None
 
     def __call__(
         self, primitives: Splats, cameras: Cameras, background: Float[Tensor, "b 3"]
@@ -45,7 +99,8 @@ class SplatRenderer:
         if self.footprints:
             shape = (len(cameras), len(primitives.means), 2)
             probe = primitives.means.new_zeros(shape).requires_grad_()
-        images = splat(
+        draw = functools.partial(
+            splat,
             primitives.means,
             primitives.quats_wxyz,
             primitives.scales,
@@ -60,6 +115,7 @@ class SplatRenderer:
             antialias=self.antialias,
             backend=self.backend,
         )
+        images = draw() if self.capacity is None else self.capacity.drawn(lambda room: draw(capacity=room))
         return RenderOutput(
             rgb=images.rgb,
             alpha=images.alpha,

@@ -14,7 +14,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from studio.cameras import orbit
 from studio.ops.splatting import SplatCapacity
 from studio.renderers.meshes import RasterRenderer
-from studio.types import Material, Mesh
+from studio.renderers.splatting import MeasuredCapacity, SplatRenderer
+from studio.types import Material, Mesh, Splats
 from tests.truth.meshes import ball
 from tests.truth.splatting import random_scene
 
@@ -84,4 +85,22 @@ def test_a_splats_step_replays() -> None:
         return [images.rgb.detach(), *torch.autograd.grad(loss, scene.leaves)]
 
     assert_replays(step, scene.means)
+    capacity.check()
+
+
+@on_a_gpu
+def test_a_renderer_s_step_replays() -> None:
+    """With the room that its first drawings measured."""
+    scene = random_scene(splats=2000).to("cuda", torch.float32)
+    capacity = MeasuredCapacity("cuda")
+    renderer = SplatRenderer("native", capacity=capacity)
+    cameras = orbit(torch.tensor([10.0, 130.0]), torch.tensor([20.0, -10.0]), 48, 40).to("cuda")
+
+    def step() -> list[Tensor]:
+        splats = Splats(scene.means, scene.quats_wxyz, scene.scales, scene.opacities, scene.sh)
+        images = renderer(splats, cameras, torch.ones(2, 3, device="cuda"))
+        loss = images.rgb.square().sum() + images.alpha.sum()
+        return [images.rgb.detach(), *torch.autograd.grad(loss, scene.leaves[:5])]
+
+    assert_replays(step, scene.opacities)
     capacity.check()

@@ -7,9 +7,12 @@ from dataclasses import replace
 import pytest
 import torch
 
+from studio.cameras import orbit
 from studio.errors import StudioError
 from studio.ops import library
 from studio.ops.splatting import SplatCapacity
+from studio.renderers.splatting import MeasuredCapacity, SplatRenderer
+from studio.types import Splats
 from tests.truth.splatting import SplatScene, assert_agrees, gradients, random_scene
 
 
@@ -100,3 +103,36 @@ def test_splats_beyond_the_capacity_are_left_out_and_reported(device: str) -> No
     replace(first, capacity=capacity).draw("native")  # has room, which makes nothing undone
     with pytest.raises(StudioError, match=rf"{missing} pairs .* capacity of {needed(scene)} or more"):
         capacity.check()
+
+
+def test_a_measured_capacity_draws_all_splats(device: str) -> None:
+    """Whatever the room is when a drawing begins: the least, enough, and too little for splats that grew."""
+    scene = random_scene(splats=300).to(device, torch.float32)
+    cameras = orbit(torch.tensor([0.0, 90.0]), torch.zeros(2), 60, 40).to(device)
+    background = torch.ones(2, 3, device=device)
+    measured = SplatRenderer("native", capacity=MeasuredCapacity(device))
+    assert measured.capacity is not None
+    rooms = []
+    for size in (1.0, 0.9, 4.0, 1.0):
+        gradients = []
+        for renderer in (measured, SplatRenderer("native")):
+            splats = Splats(scene.means, scene.quats_wxyz, size * scene.scales, scene.opacities, scene.sh)
+            render = renderer(splats, cameras, background)
+            gradients.append([render.rgb, *torch.autograd.grad(render.rgb.square().sum(), scene.leaves[:5])])
+        for one, two in zip(*gradients, strict=True):
+            largest = float(two.detach().abs().max())
+            torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-5 * largest)
+        rooms.append(measured.capacity.capacity.pairs)
+        measured.capacity.check()
+    assert 1 < rooms[0] == rooms[1] < rooms[2] == rooms[3]
+
+
+def test_a_measured_capacity_says_what_a_graph_left_out(device: str) -> None:
+    scene = random_scene(splats=300).to(device, torch.float32)
+    capacity = MeasuredCapacity(device)
+    replace(scene, capacity=capacity.capacity).draw("native")  # as a graph does: it looks at nothing
+    with pytest.raises(StudioError, match="capture the step again"):
+        capacity.check()
+    assert capacity.capacity.pairs >= 1.5 * needed(scene)
+    replace(scene, capacity=capacity.capacity).draw("native")
+    capacity.check()

@@ -18,9 +18,15 @@ from studio.priors.training.config import EvaluateConfig, RenderDataConfig, Trai
 from studio.recipes.project import Project, read_project
 from studio.run.asked import Asked, project_lines, quoted, skeleton_lines
 
-RunFolder = Annotated[Positional[Path], arg(metavar="RUN")]
 ANICLIPART = "aniclipart"
+
+RunFolder = Annotated[Positional[Path], arg(metavar="RUN", help="The run's folder.")]
 PriorName = Annotated[str, arg(metavar="auto|library|small|FOLDER|HUB-ID")]
+OtherPrior = Annotated[str | None, arg(metavar="auto|library|small|FOLDER|HUB-ID")]
+Steps = Annotated[int | None, arg(metavar="N", help="How many steps, instead of the preset's.")]
+Overrides = Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="KEY=VALUE")]
+Offline = Annotated[bool, arg(help="Never use the network: only what is on this machine.")]
+Workspace = Annotated[Path, arg(metavar="FOLDER", help="The folder of the queue and its runs.")]
 
 
 @dataclass(frozen=True)
@@ -31,14 +37,13 @@ class OnePrompt:
     """What to make, such as "a teddy bear"."""
     preset: str = "default"
     """A preset ("studio presets list") or the path of a recipe."""
-    prior: Annotated[str | None, arg(metavar="auto|library|small|FOLDER|HUB-ID")] = None
+    prior: OtherPrior = None
     """Instead of the preset's: the best that this machine can run, the exact prior, the learned one, a folder
     of your own models or of a diffusers model, or a hub id."""
-    steps: Annotated[int | None, arg(metavar="N")] = None
-    """How many steps, instead of the preset's."""
+    steps: Steps = None
     seed: Annotated[int | None, arg(metavar="N")] = None
     """Another seed gives another asset."""
-    set: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="KEY=VALUE")] = ()
+    set: Overrides = ()
     """Any other key of the recipe, such as stages.0.cameras.views_per_step=8; may be given again."""
 
     def asked(self) -> Asked:
@@ -56,8 +61,7 @@ class OneRun(OnePrompt):
     """Where the run's own folder is made."""
     dry_run: bool = False
     """Print the resolved recipe and the predicted time and memory, and stop."""
-    offline: bool = False
-    """Never use the network: only what is on this machine."""
+    offline: Offline = False
 
 
 @dataclass(frozen=True)
@@ -145,9 +149,7 @@ class Resume:
     """Go on with a run that was stopped."""
 
     run: RunFolder
-    """The run's folder."""
-    offline: bool = False
-    """Never use the network: only what is on this machine."""
+    offline: Offline = False
 
 
 @dataclass(frozen=True)
@@ -160,12 +162,11 @@ class Compare:
     """Which methods, such as sds,vsd,ism."""
     preset: str = "draft"
     """What they share: a preset ("studio presets list") or the path of a recipe."""
-    prior: Annotated[str | None, arg(metavar="auto|library|small|FOLDER|HUB-ID")] = None
+    prior: OtherPrior = None
     """Instead of the preset's, as for "studio generate"."""
     seeds: Annotated[int, arg(metavar="N")] = 1
     """How many seeds, counted up from the preset's."""
-    steps: Annotated[int | None, arg(metavar="N")] = None
-    """How many steps, instead of the preset's."""
+    steps: Steps = None
     cfg_scale: Annotated[str | None, arg(metavar="S[,S...]")] = None
     """Classifier-free guidance of all methods that have it; a run for each value. By default the preset's for
     the exact prior and the learned one, and each method's own for others."""
@@ -174,10 +175,9 @@ class Compare:
     it; nothing is downloaded."""
     output: Path = Path("comparison")
     """The folder of the page and the runs; what is finished there is not taken again."""
-    set: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="KEY=VALUE")] = ()
+    set: Overrides = ()
     """Any other key of the recipe but the method's own; may be given again."""
-    offline: bool = False
-    """Never use the network: only what is on this machine."""
+    offline: Offline = False
 
 
 @dataclass(frozen=True)
@@ -185,7 +185,6 @@ class Export:
     """Write a run's asset to files of your choice."""
 
     run: RunFolder
-    """The run's folder."""
     files: Annotated[Positional[tuple[Path, ...]], arg(metavar="FILE")]
     """What to write, such as bear.glb bear.spz turn.gif: the suffix says the format."""
 
@@ -232,8 +231,7 @@ class PriorInfo:
 
     prior: Annotated[Positional[PriorName], arg(metavar="PRIOR")] = "auto"
     """auto, library, small, a folder or a hub id."""
-    offline: bool = False
-    """Never use the network: only what is on this machine."""
+    offline: Offline = False
 
 
 @dataclass(frozen=True)
@@ -325,12 +323,7 @@ class Batch:
     """Instead, the machines of a Ray cluster that share the folder."""
     retries: Annotated[int, arg(metavar="N")] = 2
     """How often a row is tried again when its worker dies."""
-    offline: bool = False
-    """Never use the network: only what is on this machine."""
-
-
-Workspace = Annotated[Path, arg(metavar="FOLDER")]
-JobNumber = Annotated[Positional[int], arg(metavar="JOB")]
+    offline: Offline = False
 
 
 @dataclass(frozen=True)
@@ -338,7 +331,6 @@ class JobsSubmit(OnePrompt):
     """Put a prompt at the end of the queue."""
 
     workspace: Workspace = Path("workspace")
-    """The folder of the queue and its runs."""
 
 
 @dataclass(frozen=True)
@@ -350,17 +342,15 @@ class JobsList:
     most: Annotated[int, arg(metavar="N")] = 50
     """How many."""
     workspace: Workspace = Path("workspace")
-    """The folder of the queue and its runs."""
 
 
 @dataclass(frozen=True)
 class OneJob:
     """What every command about one job is told."""
 
-    job: JobNumber
+    job: Annotated[Positional[int], arg(metavar="JOB")]
     """Its number."""
     workspace: Workspace = Path("workspace")
-    """The folder of the queue and its runs."""
 
 
 @dataclass(frozen=True)
@@ -405,7 +395,6 @@ class JobsWork:
     with_parent: bool = False
     """Stop when the process that started this one ends."""
     workspace: Workspace = Path("workspace")
-    """The folder of the queue and its runs."""
 
 
 @dataclass(frozen=True)
@@ -429,7 +418,7 @@ class Jobs:
 class App:
     """Show the studio in a browser, and take its queue's jobs."""
 
-    workspace: Workspace = Path("workspace")
+    workspace: Annotated[Path, arg(metavar="FOLDER")] = Path("workspace")
     """The folder of the queue and its runs; nothing else is ever shown."""
     host: str = "127.0.0.1"
     """Where to listen; others than this machine's own address want --auth."""

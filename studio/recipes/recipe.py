@@ -45,6 +45,9 @@ class WatchdogsConfig:
     min_depth_confidence: Fraction = 0.25
     """How far apart the directions must be from which a motion is seen, 0 for one direction to 1 for all
     alike; below, its depth is a guess."""
+    max_acceleration: Positive = 0.25
+    """Largest second difference of a node's places a sixteenth of the time apart, in world units, of which an
+    asset spans one; above, the motion jumps."""
 
 
 def _refuse_unmovable(before: SceneConfig, after: SceneConfig) -> None:

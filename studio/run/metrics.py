@@ -55,6 +55,8 @@ def final_metrics(
     found |= picture_metrics(views.rgb, views.alpha, sides)
     if (confidence := depth_confidence(recipe)) is not None:
         found["depth_confidence"] = confidence
+    if isinstance(scene, Deformable):
+        found["acceleration"] = scene.largest_acceleration()
     if isinstance(prior, LibraryPrior):
         found |= truth_metrics(scene, renderer, recipe.prompt, prior, size)
     return found

@@ -285,6 +285,8 @@ def _step(recipe: Recipe, index: int, stage: BuiltStage, stage_step: int, state:
         statistics["depth_confidence"] = stage.depth_confidence
     if is_logged:
         statistics["burnt"] = burnt_share(main.pictures)
+        moving = [scene.largest_acceleration() for scene in scenes if isinstance(scene, Deformable)]
+        statistics |= {"acceleration": max(moving)} if moving else {}
     statistics |= {f"{name}_distance": distance for name, distance in state.distances.items()}
     for name, (_, output) in outputs.items():
         statistics |= {f"{name}_{term}": value for term, value in output.terms.items()}
@@ -302,6 +304,7 @@ def _step(recipe: Recipe, index: int, stage: BuiltStage, stage_step: int, state:
             count_before=count,
             count_after=sum(map(len, scenes)),
             depth_confidence=stage.depth_confidence,
+            acceleration=statistics.get("acceleration"),
         ),
     )
     clock.lap("statistics")

@@ -39,6 +39,7 @@ class Observation:
         burnt: share of the asset's pixels with one channel at 0 and another at 1, where it was measured.
         count_before, count_after: splats before and after a topology edit.
         depth_confidence: how well the depth of a motion can be known, 0-1; None where nothing moves in space.
+        acceleration: the largest of any node, where it was measured.
     """
 
     stage_step: int
@@ -49,6 +50,7 @@ class Observation:
     count_before: int
     count_after: int
     depth_confidence: float | None = None
+    acceleration: float | None = None
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,8 @@ def examine(
         empty=alarms.empty + 1 if _is_empty(config, seen) else 0,
     )
     standing = dict(_standing(config, f"stages.{stage_index}", stage, alarms, seen))
-    unmeasured = {"burnt"} & set(alarms.raised) if seen.burnt is None else set()
+    measured = {"burnt": seen.burnt, "jumps": seen.acceleration}
+    unmeasured = {name for name in alarms.raised if name in measured and measured[name] is None}
     fresh = tuple(text for name, text in standing.items() if name not in alarms.raised)
     raised = tuple(sorted(set(standing) | unmeasured))
     return replace(alarms, raised=raised, hopeless=_hopeless(config, alarms, standing)), fresh
@@ -102,6 +105,8 @@ def _standing(
         yield "burnt", _burnt(path, stage, config)
     if seen.depth_confidence is not None and seen.depth_confidence < config.min_depth_confidence:
         yield "depth", _depth(path, seen.depth_confidence)
+    if seen.acceleration is not None and not seen.acceleration <= config.max_acceleration:
+        yield "jumps", _jumps(path, stage, config, seen.acceleration)
 
 
 def _non_finite(path: str, stage: Stage, seen: Observation) -> str:
@@ -196,6 +201,14 @@ def _depth(path: str, confidence: float) -> str:
         "The depth of the motion is a guess: guidance sees it from one side alone, or nearly "
         f"(depth_confidence {confidence:.2f} of 1); add a term to {path}.guidance with cameras of its own "
         "that knows other sides."
+    )
+
+
+def _jumps(path: str, stage: Stage, config: WatchdogsConfig, acceleration: float) -> str:
+    rate = f"{path}.scene.{_levers(stage.scene).shape_rate}"
+    return (
+        f"The motion jumps: a node's places an instant apart differ by {acceleration:.2f} more than before, "
+        f"above {config.max_acceleration:g}; raise {path}.regularizers.acceleration or lower {rate}."
     )
 
 

@@ -28,6 +28,8 @@ POINTS_PER_NODE = 8
 _WATCHED = 512
 """Nodes by which a motion without nodes of its own is judged."""
 _NEIGHBOURS = 6
+_FAINT = 0.05
+"""Opacity up to which a splat is hardly seen."""
 _FRAME = 1 / 16
 """Of the time, between two instants whose difference is a velocity."""
 _SHAPE, _MOTION = "shape/", "motion/"
@@ -72,11 +74,13 @@ class Deformable:
             StudioError: the shape has no points, or some that are not finite.
         """
         with torch.no_grad():
-            points = _points(shape.at(None))
+            rest = shape.at(None)
+        points = _points(rest)
         if len(points) == 0:
             raise StudioError("The shape has no splats or vertices to move; expected at least one.")
         most = config.motion.count if isinstance(config.motion, NodesConfig) else _WATCHED
-        nodes = points[farthest_points(points, max(1, min(most, len(points) // POINTS_PER_NODE)))]
+        seen = _seen(rest)
+        nodes = seen[farthest_points(seen, max(1, min(most, len(seen) // POINTS_PER_NODE)))]
         state = shape_state(shape) | {"nodes": nodes}
         if isinstance(config.motion, NodesConfig):
             carriers, weights = skin_weights(points, nodes, config.motion.carriers)
@@ -140,10 +144,20 @@ class Deformable:
 
     def acceleration(self, times: Float[Tensor, "t"]) -> Float[Tensor, ""]:
         """Mean squared second difference of the nodes' places, a sixteenth of the time apart."""
+        return self._bends(times).square().sum(-1).mean()
+
+    def largest_acceleration(self) -> float:
+        """Of any node, in any sixteenth of the time: the length of the second difference of its places."""
+        with torch.no_grad():
+            inner = torch.arange(1, round(1 / _FRAME)).to(self.nodes) * _FRAME
+            return float(self._bends(inner).norm(dim=-1).max())
+
+    def _bends(self, times: Float[Tensor, "t"]) -> Float[Tensor, "t n 3"]:
+        """Second differences of the nodes' places, a sixteenth of the time apart."""
         middle = times.clamp(_FRAME, 1 - _FRAME)
         rows = torch.cat([middle - _FRAME, middle, middle + _FRAME])
         before, now, after = self.motion.poses(self.nodes, rows).translations.chunk(3)
-        return (before - 2 * now + after).square().sum(-1).mean()
+        return before - 2 * now + after
 
     def motion_at_rest(self) -> Float[Tensor, ""]:
         """Mean squared translation and vector part of the rotation of the nodes at time 0."""
@@ -245,6 +259,15 @@ def _steady(rig: Rig) -> Rig:
     for following in rig.quats_wxyz[1:]:
         quats.append(aligned(following, quats[-1]))
     return replace(rig, quats_wxyz=torch.stack(quats))
+
+
+def _seen(shape: Splats | Mesh) -> Float[Tensor, "n 3"]:
+    """The points that nodes are spread over: without splats so faint that they only float around the rest."""
+    points = _points(shape)
+    if isinstance(shape, Splats):
+        solid = shape.opacities > _FAINT
+        return points[solid] if bool(solid.any()) else points
+    return points
 
 
 def _points(shape: Splats | Mesh) -> Float[Tensor, "n 3"]:

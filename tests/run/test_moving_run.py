@@ -163,6 +163,7 @@ def test_a_run_from_start_to_files(models: Path, tmp_path: Path) -> None:
     assert "the prompt names red.obj, which bend or turn" in run.prior_reason
     list(run)
     metrics = Run.open(run.folder).metrics()
+    assert 0 < metrics["acceleration"] < run.recipe.watchdogs.max_acceleration
     assert metrics["nearest_model"] in ("red.obj", "blue.obj") and metrics["nearest_motion"] in (
         "bend",
         "turn",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 import re
 from dataclasses import replace
@@ -25,6 +26,13 @@ from studio.run.watchdogs import Alarms, Observation, examine
 
 CONFIG = WatchdogsConfig(patience=3, warm_up=10, min_alpha=0.01, max_burnt=0.5, max_growth=0.5)
 STAGE = load("default").stages[0]
+MOVING = replace(
+    STAGE,
+    scene=DeformableConfig(),
+    instants=RandomInstantsConfig(),
+    topology=NoTopologyConfig(),
+    regularizers=RegularizersConfig(),
+)
 WELL = Observation(
     stage_step=50,
     non_finite=(),
@@ -33,6 +41,7 @@ WELL = Observation(
     burnt=0.1,
     count_before=100,
     count_after=110,
+    acceleration=0.01,
 )
 
 
@@ -74,6 +83,12 @@ def test_a_healthy_run_is_left_alone() -> None:
             ["explodes", "stages.1.topology.growth"],
         ),
         (replace(WELL, burnt=0.6), STAGE, ["burnt", "over 50%", "stages.1.guidance.0.method"]),
+        (
+            replace(WELL, acceleration=0.3),
+            MOVING,
+            ["jumps", "0.30", "above 0.25", "raise stages.1.regularizers.acceleration", "translations_rate"],
+        ),
+        (replace(WELL, acceleration=math.nan), MOVING, ["jumps", "stages.1.regularizers.acceleration"]),
     ],
 )
 def test_alarms_name_the_key_once(seen: Observation, stage: object, parts: list[str]) -> None:
@@ -115,17 +130,12 @@ def test_an_alarm_stays_raised_while_nothing_is_measured() -> None:
 )
 def test_alarms_of_what_moves_name_keys_that_are_there(motion: NodesConfig) -> None:
     scene = DeformableConfig(motion=motion)
-    stage = replace(
-        STAGE,
-        scene=scene,
-        instants=RandomInstantsConfig(),
-        topology=NoTopologyConfig(),
-        regularizers=RegularizersConfig(),
-    )
+    stage = replace(MOVING, scene=scene)
     for seen in (
         replace(WELL, non_finite=("motion/planes",)),
         replace(WELL, alpha_mean=0.0),
         replace(WELL, burnt=0.9),
+        replace(WELL, acceleration=1.0),
     ):
         _, (warning,) = examine(CONFIG, 0, stage, Alarms(), seen)
         keys = re.findall(r"stages\.0\.scene\.([\w.]*\w)", warning)

@@ -266,7 +266,22 @@ def test_acceleration_and_rest_of_known_paths() -> None:
     scene = Deformable.from_state(state, scene.config)
     assert scene.acceleration(torch.tensor([0.0, 0.5, 1.0])).item() == pytest.approx(0.01**2, rel=1e-3)
     assert scene.motion_at_rest().item() == pytest.approx(0.2**2)
-    assert moving().acceleration(torch.rand(3)).item() == 0.0
+    assert scene.largest_acceleration() == pytest.approx(0.01, rel=1e-3)
+    assert moving().acceleration(torch.rand(3)).item() == moving().largest_acceleration() == 0.0
+
+
+def test_nodes_are_spread_over_what_is_seen() -> None:
+    """Splats that are all but transparent float anywhere; what they are does not matter."""
+    shape = splats()
+    with torch.no_grad():
+        shape.tensors.opacity_logits[::2] = -6.0
+        shape.tensors.opacity_logits[1::2] = 0.0
+    nodes = moving(shape=shape).nodes
+    assert len(nodes) == 45 // 8
+    assert torch.cdist(nodes, shape.tensors.means[1::2]).amin(1).max() == 0.0
+    with torch.no_grad():
+        shape.tensors.opacity_logits[:] = -6.0
+    assert len(moving(shape=shape).nodes) == 90 // 8, "where nothing is seen, over all"
 
 
 @pytest.mark.parametrize("loops", [False, True])

@@ -27,13 +27,14 @@ from functools import lru_cache
 from typing import Literal, NamedTuple
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
 from studio.cameras import filmed, orbit
 from studio.interfaces import Renderer
 from studio.priors.catalogue import Catalogue
+from studio.priors.mixture import Crowd, Mixture, Picture, composite
 from studio.priors.motions import KnownMotion
 from studio.priors.vocabulary import VIEWS, PromptMatch, View, Vocabulary
 from studio.renderers.raster import MeshRenderer
@@ -46,7 +47,6 @@ NullModel = Literal["broad", "subset"]
 DEFAULT_STD = 0.02
 UNDECIDED_SIZE = 32
 NULL_MODELS = 32
-_MODES_AT_ONCE = 64
 _RETRIEVAL_SIZE = 32
 _CROWDS_KEPT = 512
 
@@ -114,44 +114,6 @@ class Retrieval:
 
 
 @dataclass(frozen=True)
-class _Picture:
-    """A model as seen from one camera.
-
-    Attributes:
-        rgba: premultiplied, in 0-255.
-        moments: sums over the pixels for each channel, of p², p t, t², p and t, where p is the premultiplied
-            colour and t = 255 - alpha.
-    """
-
-    rgba: UInt8[Tensor, "4 h w"] | Float[Tensor, "4 h w"]
-    moments: Float[Tensor, "5 3"]
-
-    @staticmethod
-    def of(rgba: UInt8[Tensor, "4 h w"] | Float[Tensor, "4 h w"]) -> _Picture:
-        """A picture with its moments."""
-        values = rgba.double().flatten(1)
-        p, t = values[:3], (255 - values[3:]).expand(3, -1)
-        return _Picture(
-            rgba, torch.stack([(p * p).sum(1), (p * t).sum(1), (t * t).sum(1), p.sum(1), t.sum(1)])
-        )
-
-
-@dataclass(frozen=True)
-class _Mixture:
-    """The clean images of one branch of one picture: isotropic Gaussians of one width.
-
-    Attributes:
-        pictures: what is at each mean.
-        log_weights: of each Gaussian.
-        std: of all of them.
-    """
-
-    pictures: Sequence[_Picture]
-    log_weights: Float[Tensor, "m"]
-    std: float
-
-
-@dataclass(frozen=True)
 class _Seen:
     """The views that one image's mixture runs over.
 
@@ -166,41 +128,6 @@ class _Seen:
     def key(self, views: Sequence[_View]) -> Hashable:
         """What tells this set of views of models at rest from others."""
         return tuple(views[place].camera for place in self.places)
-
-
-@dataclass(frozen=True)
-class _Crowd:
-    """The mean of many pictures at one camera, and how far they spread about it.
-
-    A model's image over a background b is p + t b with its premultiplied colour p and transmittance t, so its
-    variance over any background follows from three moments, each averaged over the pixels.
-    """
-
-    mean: _Picture
-    color_variance: Float[Tensor, "3"]
-    covariance: Float[Tensor, "3"]
-    transmittance_variance: Float[Tensor, ""]
-
-    @staticmethod
-    def of(pictures: UInt8[Tensor, "k 4 h w"]) -> _Crowd:
-        """The moments of some pictures."""
-        values = pictures.double() / 255
-        mean = values.mean(0)
-        color, transmittance = values[:, :3] - mean[:3], mean[3] - values[:, 3]
-        return _Crowd(
-            mean=_Picture.of((mean * 255).float()),
-            color_variance=color.square().mean((0, 2, 3)),
-            covariance=(color * transmittance[:, None]).mean((0, 2, 3)),
-            transmittance_variance=transmittance.square().mean(),
-        )
-
-    def std_over(self, background: Float[Tensor, "3"]) -> float:
-        """The root mean square distance of an image's values, in [-1, 1], from the mean image's."""
-        color = background.detach().cpu().double()
-        variance = (
-            self.color_variance + 2 * color * self.covariance + color.square() * self.transmittance_variance
-        )
-        return 2 * math.sqrt(float(variance.mean()))
 
 
 class LibraryPrior:
@@ -254,7 +181,7 @@ class LibraryPrior:
         self._schedule = library_schedule(resolution)
         self._renderer: Renderer[Mesh] = MeshRenderer() if renderer is None else renderer
         self._pictures = _Cache(cache_bytes)
-        self._crowds: dict[Hashable, _Crowd] = {}
+        self._crowds: dict[Hashable, Crowd] = {}
         self._mesh = lru_cache(maxsize=64)(lambda index: catalogue.entries[index].mesh())
         step = max(len(catalogue) / NULL_MODELS, 1.0)
         self._null_members = tuple(
@@ -313,25 +240,24 @@ class LibraryPrior:
     ) -> Float[Tensor, "b 3 h w"]:
         """The posterior mean of the noise in ``x_t``, in closed form. Without a background it is white."""
         alpha, sigma = self.schedule.alpha_sigma(timesteps, torch.float64)
-        noise = []
-        for row, mixture, background in self._mixtures(x_t, condition):
-            level = float(alpha[row]), float(sigma[row])
-            noise.append(_mixture_noise(x_t[row], *level, mixture, background))
-        return torch.stack(noise)
+        return torch.stack(
+            [
+                mixture.noise(x_t[row], float(alpha[row]), float(sigma[row]))
+                for row, mixture in enumerate(self._mixtures(x_t, condition))
+            ]
+        )
 
     def log_density(
         self, x_t: Float[Tensor, "b 3 h w"], timesteps: Float[Tensor, "b"], condition: Condition
     ) -> Float[Tensor, "b"]:
         """The log of the noised density; ``predict_noise`` is -sigma times its gradient."""
         alpha, sigma = self.schedule.alpha_sigma(timesteps, torch.float64)
-        densities = []
-        for row, mixture, background in self._mixtures(x_t, condition):
-            level = float(alpha[row]), float(sigma[row])
-            logits = torch.cat([chunk for chunk, _ in _logits(x_t[row], *level, mixture, background)])
-            variance = level[0] ** 2 * mixture.std**2 + level[1] ** 2
-            normaliser = 0.5 * x_t[row].numel() * math.log(2 * math.pi * variance)
-            densities.append(torch.logsumexp(logits, 0) - normaliser)
-        return torch.stack(densities)
+        return torch.stack(
+            [
+                mixture.log_density(x_t[row], float(alpha[row]), float(sigma[row]))
+                for row, mixture in enumerate(self._mixtures(x_t, condition))
+            ]
+        )
 
     def responsibilities(
         self, x_t: Float[Tensor, "b 3 h w"], timesteps: Float[Tensor, "b"], condition: Condition
@@ -347,11 +273,10 @@ class LibraryPrior:
         alpha, sigma = self.schedule.alpha_sigma(timesteps, torch.float64)
         rows = torch.zeros(len(x_t), len(self.catalogue), dtype=torch.float64, device=x_t.device)
         tokens = condition.prompt.expanded(len(x_t)).tokens
-        for row, mixture, background in self._mixtures(x_t, condition):
+        for row, mixture in enumerate(self._mixtures(x_t, condition)):
             entries = tokens[row, 0, : len(self.catalogue)].nonzero().squeeze(1)
-            level = float(alpha[row]), float(sigma[row])
-            logits = torch.cat([chunk for chunk, _ in _logits(x_t[row], *level, mixture, background)])
-            rows[row, entries] = logits.softmax(0).reshape(len(entries), -1).sum(1)
+            found = mixture.responsibilities(x_t[row], float(alpha[row]), float(sigma[row]))
+            rows[row, entries] = found.reshape(len(entries), -1).sum(1)
         return rows
 
     def load_models(self, prompt: str) -> None:
@@ -427,7 +352,7 @@ class LibraryPrior:
         colors = background.cpu().to(torch.float32).expand(len(cameras), 3)
         return torch.stack(
             [
-                (_composite(picture[None], color)[0] + 1) / 2
+                (composite(picture[None], color)[0] + 1) / 2
                 for picture, color in zip(pictures, colors, strict=True)
             ]
         )
@@ -449,10 +374,8 @@ class LibraryPrior:
         chosen = weights[entries].repeat_interleave(len(members) // len(entries))
         return members, chosen / chosen.sum()
 
-    def _mixtures(
-        self, x_t: Float[Tensor, "b 3 h w"], condition: Condition
-    ) -> Iterator[tuple[int, _Mixture, Float[Tensor, "3"]]]:
-        """For each image its row, its clean distribution and its background."""
+    def _mixtures(self, x_t: Float[Tensor, "b 3 h w"], condition: Condition) -> Iterator[Mixture]:
+        """For each image its clean distribution."""
         batch, _, height, width = x_t.shape
         tokens = condition.prompt.expanded(batch).tokens[:, 0]
         backgrounds = torch.ones(batch, 3) if condition.background is None else condition.background
@@ -474,8 +397,7 @@ class LibraryPrior:
         members = [self._members(token, at_rest) for token in tokens]
         self._draw(self._needed([chosen for chosen, _ in members], seen, known), views)
         for row, (chosen, weights) in enumerate(members):
-            mixture = self._mixture(chosen, weights, seen[row], known, backgrounds[row])
-            yield row, mixture, backgrounds[row]
+            yield self._mixture(chosen, weights, seen[row], known, backgrounds[row])
 
     def _needed(
         self, members: Sequence[Sequence[Member]], seen: Sequence[_Seen], views: Sequence[_View]
@@ -497,17 +419,18 @@ class LibraryPrior:
         seen: _Seen,
         views: Sequence[_View],
         background: Float[Tensor, "3"],
-    ) -> _Mixture:
+    ) -> Mixture:
         """The clean distribution of one image, whose pictures are drawn."""
         if not members and self.null == "broad":
             crowd = self._crowd(seen, views)
             std = math.hypot(crowd.std_over(background), self.std)
-            return _Mixture([crowd.mean], torch.zeros(1, dtype=torch.float64), std)
+            return Mixture([crowd.mean], torch.zeros(1, dtype=torch.float64), std, background)
         if not members:
             members = self._null_members
             weights = torch.full((len(members),), 1 / len(members), dtype=torch.float64)
         pictures = [self._pictures[_key(member, views[i])] for member in members for i in seen.places]
-        return _Mixture(pictures, (weights[:, None] * seen.shares).log().reshape(-1), self.std)
+        log_weights = (weights[:, None] * seen.shares).log().reshape(-1)
+        return Mixture(pictures, log_weights, self.std, background)
 
     def _seen(self, token: Float[Tensor, "d"], words: Sequence[View]) -> _Seen:
         """The fixed views that a branch without a camera runs over.
@@ -522,12 +445,12 @@ class LibraryPrior:
         places = shares.nonzero().squeeze(1)
         return _Seen(places.tolist(), shares[places] / shares.sum())
 
-    def _crowd(self, seen: _Seen, views: Sequence[_View]) -> _Crowd:
+    def _crowd(self, seen: _Seen, views: Sequence[_View]) -> Crowd:
         """The mean of the unconditional branch's models over some views."""
         key = seen.key(views)
         if key not in self._crowds:
             drawn = [_key(member, views[place]) for member in self._null_members for place in seen.places]
-            self._crowds[key] = _Crowd.of(torch.stack([self._pictures[key].rgba for key in drawn]))
+            self._crowds[key] = Crowd.of(torch.stack([self._pictures[key].rgba for key in drawn]))
         return self._crowds[key]
 
     def _draw(self, wanted: dict[Member, list[int]], views: Cameras) -> None:
@@ -547,14 +470,14 @@ class LibraryPrior:
                 for key, picture in zip(by_key, drawn, strict=True):
                     self._pictures[key] = picture
 
-    def _drawn(self, member: Member, time: float | None, views: Cameras) -> list[_Picture]:
+    def _drawn(self, member: Member, time: float | None, views: Cameras) -> list[Picture]:
         mesh = self._mesh(member.entry)
         with torch.no_grad():
             if member.motion is not None and time is not None:
                 mesh = member.motion.of(mesh, time)
             images = self._renderer(mesh, views, torch.zeros(len(views), 3))
         rgba = torch.cat([images.rgb, images.alpha], 1).clamp(0, 1).mul(255).round().byte().cpu()
-        return [_Picture.of(picture.clone()) for picture in rgba]
+        return [Picture.of(picture.clone()) for picture in rgba]
 
 
 class _Cache:
@@ -563,16 +486,16 @@ class _Cache:
     def __init__(self, limit_bytes: int) -> None:
         self._limit_bytes = limit_bytes
         self._bytes = 0
-        self._pictures: OrderedDict[Hashable, _Picture] = OrderedDict()
+        self._pictures: OrderedDict[Hashable, Picture] = OrderedDict()
 
     def __contains__(self, key: Hashable) -> bool:
         return key in self._pictures
 
-    def __getitem__(self, key: Hashable) -> _Picture:
+    def __getitem__(self, key: Hashable) -> Picture:
         self._pictures.move_to_end(key)
         return self._pictures[key]
 
-    def __setitem__(self, key: Hashable, picture: _Picture) -> None:
+    def __setitem__(self, key: Hashable, picture: Picture) -> None:
         assert key not in self._pictures
         self._pictures[key] = picture
         self._bytes += picture.rgba.nbytes
@@ -601,68 +524,3 @@ def _views_of(cameras: Cameras) -> list[_View]:
         _View((cameras.width, cameras.height, row.tobytes()), None if time is None else round(time, 6))
         for row, time in zip(numbers, times, strict=True)
     ]
-
-
-def _composite(pictures: Tensor, background: Float[Tensor, "3"]) -> Float[Tensor, "k 3 h w"]:
-    """Premultiplied rgba pictures in 0-255 over a colour in 0-1, as values in [-1, 1]."""
-    values = pictures.to(background.device, background.dtype)
-    transmittance = 255 - values[:, 3:]
-    color = (background * (2 / 255))[None, :, None, None]
-    return values[:, :3].mul(2 / 255).addcmul_(transmittance, color).sub_(1)
-
-
-def _logits(
-    x_t: Float[Tensor, "3 h w"],
-    alpha: float,
-    sigma: float,
-    mixture: _Mixture,
-    background: Float[Tensor, "3"],
-) -> Iterator[tuple[Float[Tensor, "k"], Float[Tensor, "k d"]]]:
-    """Unnormalised log responsibilities of the mixture's Gaussians, and their pictures, some at a time.
-
-    A mean is m = a (p + b t) - 1 with a = 2 / 255, its colour p, transmittance t and the background b, so its
-    scalar product with x_t needs the picture only, not the composite, and |m|² follows from the moments that
-    are kept with it. In single precision the product is good to about 1e-7 |x_t| |m|: at the lowest noise
-    that confuses no renderings but those which differ by less than 0.02 in squared distance over all pixels.
-    """
-    scale = 2 / 255
-    shown = (background[:, None, None] * x_t).sum(0, keepdim=True)
-    query = torch.cat([x_t, -shown]).reshape(-1)
-    constant = 2 * shown.double().sum() - x_t.double().sum()
-    color = background.double()
-    for start in range(0, len(mixture.pictures), _MODES_AT_ONCE):
-        chosen = slice(start, start + _MODES_AT_ONCE)
-        pictures = mixture.pictures[chosen]
-        values = torch.stack([picture.rgba for picture in pictures]).to(x_t.device, x_t.dtype).flatten(1)
-        products = scale * (values @ query).double() + constant
-        moments = torch.stack([picture.moments for picture in pictures]).to(x_t.device)
-        p_p, p_t, t_t, p_sum, t_sum = (moments[:, row] for row in range(5))
-        squares = scale**2 * (p_p + 2 * color * p_t + color.square() * t_t) - 2 * scale * (
-            p_sum + color * t_sum
-        )
-        norms = squares.sum(1) + x_t.numel()
-        distances = x_t.double().square().sum() - 2 * alpha * products + alpha**2 * norms
-        log_weights = mixture.log_weights[chosen].to(x_t.device)
-        yield log_weights - 0.5 * distances / (alpha**2 * mixture.std**2 + sigma**2), values
-
-
-def _mixture_noise(
-    x_t: Float[Tensor, "3 h w"],
-    alpha: float,
-    sigma: float,
-    mixture: _Mixture,
-    background: Float[Tensor, "3"],
-) -> Float[Tensor, "3 h w"]:
-    """The noise prediction of one image: the module's formula, with the softmax kept as running sums."""
-    best = torch.tensor(-math.inf, dtype=torch.float64, device=x_t.device)
-    total = torch.zeros((), dtype=torch.float64, device=x_t.device)
-    blend = torch.zeros(4 * x_t[0].numel(), dtype=x_t.dtype, device=x_t.device)
-    for logits, values in _logits(x_t, alpha, sigma, mixture, background):
-        new_best = torch.maximum(best, logits.max())
-        rescale, shares = (best - new_best).exp(), (logits - new_best).exp()
-        blend = blend * rescale.to(x_t.dtype) + shares.to(x_t.dtype) @ values
-        total = total * rescale + shares.sum()
-        best = new_best
-    picture = (blend / total.to(x_t.dtype)).reshape(1, 4, *x_t.shape[1:])
-    variance = alpha**2 * mixture.std**2 + sigma**2
-    return (x_t - alpha * _composite(picture, background)[0]) * (sigma / variance)

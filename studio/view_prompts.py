@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from typing import TypeVar
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -18,6 +19,8 @@ from studio.errors import StudioError
 from studio.interfaces import Prior
 from studio.prompts import clean_prompt
 from studio.types import Cameras, Condition, Conditioning, NegativePrompt, PromptEmbedding, Repulsion
+
+Angle = TypeVar("Angle", float, Tensor)
 
 OVERHEAD_ELEVATION_DEG = 60.0
 VIEW_THRESHOLD_DEG = 45.0
@@ -35,9 +38,9 @@ class Direction(Enum):
 _DIRECTIONS = tuple(Direction)
 
 
-def from_front_deg(azimuth_deg: Float[Tensor, "b"]) -> Float[Tensor, "b"]:
-    """How far cameras have turned from the front, to either side: 0-180."""
-    return ((azimuth_deg + 180.0) % 360.0 - 180.0).abs()
+def from_front_deg(azimuth_deg: Angle) -> Angle:
+    """How far a camera, or each of several, has turned from the front, to either side: 0-180."""
+    return abs((azimuth_deg + 180.0) % 360.0 - 180.0)
 
 
 def direction_of(
@@ -49,7 +52,7 @@ def direction_of(
         azimuth_deg: any angle; 0 is the front.
         threshold_deg: half the width of the front and of the back.
     """
-    turned_deg = abs((azimuth_deg + 180.0) % 360.0 - 180.0)
+    turned_deg = from_front_deg(azimuth_deg)
     if elevation_deg > OVERHEAD_ELEVATION_DEG:
         return Direction.OVERHEAD
     if turned_deg > 180.0 - threshold_deg:

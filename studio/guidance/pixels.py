@@ -22,6 +22,7 @@ from studio.recipes.guidance import PixelsConfig
 from studio.recipes.ramps import value_at
 from studio.types import Cameras, Conditioning, GuidanceOutput
 from studio.video import Footage
+from studio.view_prompts import from_front_deg
 
 _FRONT_DEG = 0.5
 """Views as near to the front as this are those of the video."""
@@ -157,8 +158,8 @@ class Filmed:
 
 def from_the_front(cameras: Cameras) -> Bool[Tensor, "b"]:
     """Which views are those of a video."""
-    azimuth_deg = (cameras.azimuth_deg + 180) % 360 - 180
-    return (azimuth_deg.abs() <= _FRONT_DEG) & (cameras.elevation_deg.abs() <= _FRONT_DEG)
+    turned_deg = from_front_deg(cameras.azimuth_deg)
+    return (turned_deg <= _FRONT_DEG) & (cameras.elevation_deg.abs() <= _FRONT_DEG)
 
 
 def blurred(images: Float[Tensor, "b c h w"], std_px: float) -> Float[Tensor, "b c h w"]:

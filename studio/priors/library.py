@@ -40,6 +40,7 @@ from studio.priors.vocabulary import VIEWS, PromptMatch, View, Vocabulary
 from studio.renderers.raster import MeshRenderer
 from studio.schedule import NoiseSchedule
 from studio.types import Cameras, Condition, Mesh, PromptEmbedding
+from studio.view_prompts import Direction, direction_of
 
 CameraMode = Literal["exact", "view_words", "none"]
 NullModel = Literal["broad", "subset"]
@@ -49,6 +50,12 @@ UNDECIDED_SIZE = 32
 NULL_MODELS = 32
 _RETRIEVAL_SIZE = 32
 _CROWDS_KEPT = 512
+_WORDS: dict[Direction, View] = {
+    Direction.FRONT: "front",
+    Direction.SIDE: "side",
+    Direction.BACK: "back",
+    Direction.OVERHEAD: "above",
+}
 
 
 def library_schedule(resolution: int) -> NoiseSchedule:
@@ -70,14 +77,8 @@ def fixed_views(width: int, height: int) -> tuple[Cameras, tuple[View, ...]]:
     """
     azimuth = torch.cat([torch.arange(12.0) * 30, torch.arange(12.0) * 30, torch.arange(6.0) * 60])
     elevation = torch.cat([torch.zeros(12), torch.full((12,), 30.0), torch.full((6,), 65.0)])
-    words: list[View] = []
-    for turn, height_deg in zip(azimuth.tolist(), elevation.tolist(), strict=True):
-        from_front = abs((turn + 180) % 360 - 180)
-        if height_deg > 60:
-            words.append("above")
-        else:
-            words.append("front" if from_front < 45 else "back" if from_front > 135 else "side")
-    return orbit(azimuth, elevation, width, height), tuple(words)
+    directions = map(direction_of, azimuth.tolist(), elevation.tolist())
+    return orbit(azimuth, elevation, width, height), tuple(_WORDS[direction] for direction in directions)
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ from studio.priors.training.config import RenderDataConfig
 from studio.priors.vocabulary import COLOURS
 from studio.randomness import generator
 from studio.types import Cameras, Mesh
+from studio.view_prompts import direction_of
 
 HUE_SHIFTS = 6
 VIEW_WORDS = ("front", "side", "back", "overhead")
@@ -188,11 +189,8 @@ def draw_batch(views: TrainingViews, size: int, rng: torch.Generator) -> Batch:
 
 
 def view_word(azimuth_deg: float, elevation_deg: float) -> str:
-    """The view word of a camera, by threestudio's quadrants: overhead above 60, front and back within 45."""
-    around = abs((azimuth_deg + 180.0) % 360.0 - 180.0)
-    if elevation_deg > 60.0:
-        return "overhead"
-    return "front" if around < 45.0 else "back" if around > 135.0 else "side"
+    """The view word of a camera: front, side, back or overhead."""
+    return direction_of(azimuth_deg, elevation_deg).value.removesuffix(" view")
 
 
 def hue_shifted(rgb: Float[Tensor, "b 3 h w"], turns: Float[Tensor, "b"]) -> Float[Tensor, "b 3 h w"]:

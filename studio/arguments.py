@@ -321,6 +321,9 @@ class Batch:
     """Processes on this machine; left out, one for each GPU, or for each core."""
     ray: Annotated[str | None, arg(metavar="auto|local|HOST:PORT")] = None
     """Instead, the machines of a Ray cluster that share the folder."""
+    slurm: Annotated[int | None, arg(metavar="N")] = None
+    """Instead, so many jobs at a time of a Slurm cluster whose machines share the folder; Slurm's own
+    variables, such as SBATCH_PARTITION and SBATCH_GPUS, say what they ask for."""
     retries: Annotated[int, arg(metavar="N")] = 2
     """How often a row is tried again when its worker dies."""
     offline: Offline = False

@@ -23,6 +23,7 @@ from studio.export.formats import format_of
 from studio.jobs.batch import ERRORS, MANIFEST, Batch, Ending, Performer
 from studio.jobs.on_processes import get_ready, process_performers
 from studio.jobs.on_ray import ray_performers
+from studio.jobs.on_slurm import slurm_performers
 from studio.jobs.queue import Job, Queue
 from studio.jobs.table import read_table
 from studio.recipes.config import AssetFormat
@@ -82,15 +83,22 @@ def batch(command: arguments.Batch) -> int:
     Raises:
         StudioError: the table, the folder or the cluster is not what it should be.
     """
-    if command.retries < 0 or (command.workers is not None and command.workers < 1):
-        raise StudioError(
-            f"--workers is {command.workers} and --retries {command.retries}; expected at least 1 and 0."
-        )
-    if command.ray is None:
+    for option, number, least in (
+        ("workers", command.workers, 1),
+        ("slurm", command.slurm, 1),
+        ("retries", command.retries, 0),
+    ):
+        if number is not None and number < least:
+            raise StudioError(f"--{option} is {number}; expected at least {least}.")
+    if sum(where is not None for where in (command.workers, command.ray, command.slurm)) > 1:
+        raise StudioError("--workers, --ray and --slurm were given together; expected one of them at most.")
+    if command.ray is None and command.slurm is None:
         get_ready()
     rows = read_table(command.table, command.preset, _formats(command.formats))
     if command.ray is not None:
         performers: Sequence[Performer] = ray_performers(command.ray)
+    elif command.slurm is not None:
+        performers = slurm_performers(command.slurm, command.out / "slurm")
     else:
         performers = process_performers(command.workers)
     making = Batch(rows, command.out, performers, command.retries)

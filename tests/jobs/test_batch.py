@@ -7,20 +7,27 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
+import submitit
 
 from studio.errors import StudioError
 from studio.jobs.batch import Batch, Ending, Outcome, WorkerDied
 from studio.jobs.making import make
 from studio.jobs.on_processes import ProcessPerformer
+from studio.jobs.on_slurm import SlurmPerformer, slurm_performers
 from studio.jobs.supervisor import Device
 from studio.jobs.table import Row, read_table
+from studio.recipes.config import LibraryPriorConfig
+from studio.recipes.load import to_toml
 from tests.conftest import Said
 
 
@@ -140,3 +147,58 @@ def test_a_killed_driver_leaves_what_the_next_goes_on_with(
     manifest = [json.loads(line) for line in (out / "manifest.jsonl").read_text().splitlines()]
     assert [line["ending"] == "failed" for line in manifest] == [False, False, False, True]
     assert "found done" in {line["ending"] for line in manifest}
+
+
+class MortalJobs(submitit.LocalExecutor):
+    """Jobs as Slurm would be given them, in processes of this machine; the first dies at once."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.jobs: list[submitit.Job[object]] = []
+
+    def submit(self, *call: Any, **named: Any) -> submitit.Job[Any]:
+        job = super().submit(*call, **named)
+        if not self.jobs:
+            os.kill(int(job.job_id), signal.SIGKILL)
+        self.jobs.append(job)
+        return job
+
+
+def test_jobs_of_slurm(rows: list[Row], tmp_path: Path, no_pauses: None) -> None:
+    """A job that dies is asked for again; what is wrong with a row comes back from its job."""
+    nothing_there = replace(rows[1].recipe, prior=LibraryPriorConfig(folder=str(tmp_path / "none")))
+    wrong = replace(rows[1], recipe=nothing_there, folder="wrong")
+    executor = MortalJobs(tmp_path / "jobs")
+    made, failed = taken(Batch([rows[0], wrong], tmp_path / "out", [SlurmPerformer(executor)]))
+    assert (made.ending, made.attempts) == (Ending.DONE, 2)
+    assert (tmp_path / "out" / made.folder / made.files[0]).is_file()
+    assert failed.ending is Ending.FAILED and str(tmp_path / "none") in failed.reason
+    assert "Traceback" not in failed.reason and failed.attempts == 1
+    assert len(executor.jobs) == 3
+
+
+def test_jobs_of_slurm_end_with_the_batch(rows: list[Row], tmp_path: Path) -> None:
+    executor = submitit.LocalExecutor(tmp_path / "jobs")
+    performer = SlurmPerformer(executor)
+    threading.Timer(0.5, performer.close).start()
+    with pytest.raises(WorkerDied, match="it was stopped"):
+        performer(to_toml(rows[0].recipe), tmp_path / "run")
+    (log,) = (tmp_path / "jobs").glob("*_submitted.pkl")
+    process = psutil.Process(int(log.name.split("_")[0]))
+    assert not psutil.wait_procs([process], timeout=60)[1]
+
+
+def test_without_slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(StudioError, match='--slurm: Could not detect "srun"'):
+        slurm_performers(2, tmp_path / "jobs")
+    monkeypatch.setitem(sys.modules, "submitit", None)
+    with pytest.raises(StudioError, match="--slurm needs submitit, which is not installed; try: pip install"):
+        slurm_performers(2, tmp_path / "jobs")
+
+
+def test_one_place_at_a_time(studio_command: Callable[..., Said]) -> None:
+    said = studio_command("batch", "prompts.csv", "--ray", "auto", "--slurm", "2")
+    assert said.code == 2 and "--workers, --ray and --slurm were given together" in said.err
+    said = studio_command("batch", "prompts.csv", "--slurm", "0")
+    assert said.code == 2 and "--slurm is 0; expected at least 1." in said.err

@@ -14,7 +14,7 @@ from PIL import Image
 from studio.cameras import orbit
 from studio.evaluate.likeness import Judge
 from studio.evaluate.metrics import mode_coverage
-from studio.evaluate.page import TRUTHS, Cell, Curve, Group, Row, Truth
+from studio.evaluate.results import TRUTHS, Cell, Curve, Group, Row, Truth
 from studio.export.images import to_pixels
 from studio.guidance.methods import citations
 from studio.priors.library import LibraryPrior

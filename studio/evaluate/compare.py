@@ -20,7 +20,8 @@ from pydantic import ValidationError
 from studio.errors import StudioError, nearest
 from studio.evaluate.cells import cell_of, refused, summary, truths_of
 from studio.evaluate.likeness import Clip, Judge, pool_of
-from studio.evaluate.page import Cell, ClipNames, Group, page
+from studio.evaluate.page import page
+from studio.evaluate.results import Cell, ClipNames, Group
 from studio.export.files import check_writable, write_bytes
 from studio.interfaces import Prior, TunablePrior
 from studio.priors.library import LibraryPrior

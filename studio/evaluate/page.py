@@ -9,116 +9,13 @@ from __future__ import annotations
 import base64
 import html
 import math
-import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from studio.evaluate.plots import Axis, Series, curve, lines, scatter, strip
+from studio.evaluate.results import TRUTHS, Cell, ClipNames, Curve, Group, Row
 from studio.reports import Figure
-
-_POINTS = 120
-TRUTHS = 8
-"""Of the models that a prompt means, how many are shown."""
-
-
-@dataclass(frozen=True)
-class Curve:
-    """A value over the steps of a run."""
-
-    steps: tuple[int, ...]
-    values: tuple[float, ...]
-
-    def thinned(self) -> Curve:
-        """At most 120 points, each the mean of its neighbours."""
-        size = math.ceil(len(self.steps) / _POINTS) or 1
-        starts = range(0, len(self.steps), size)
-        means = (statistics.fmean(self.values[start : start + size]) for start in starts)
-        return Curve(tuple(self.steps[start] for start in starts), tuple(means))
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One run.
-
-    Attributes:
-        method: its kind.
-        paper: whom to thank, in a line.
-        scale: the guidance scale that was used, in words.
-        cfg_scale: the same as a number; None where the method has none or lets it vary.
-        ending: why the run is not finished; empty where it is.
-        figures: by name, as in a run's ``metrics.json``.
-        curves: by name.
-        models: that the run's results are nearest to, where the prompt means known ones.
-        turntable: an animated WebP.
-        sides: the front, the right, the back and the left, as WebP.
-        recipe: the whole recipe, as TOML.
-        command: what takes this run again.
-    """
-
-    method: str
-    paper: str
-    scale: str
-    cfg_scale: float | None
-    ending: str
-    figures: Mapping[str, Figure]
-    curves: Mapping[str, Curve]
-    models: tuple[str, ...]
-    turntable: bytes | None
-    sides: bytes | None
-    recipe: str
-    command: str
-
-
-@dataclass(frozen=True)
-class Truth:
-    """A model that the prompt means: its probability, its figures and its four sides as WebP."""
-
-    model: str
-    weight: float
-    figures: Mapping[str, Figure]
-    sides: bytes
-
-
-@dataclass(frozen=True)
-class Group:
-    """The cells that share prompt, seed, scene and budget.
-
-    Attributes:
-        notes: what they share, a line each.
-        truths: with the exact prior, the likeliest first.
-    """
-
-    prompt: str
-    seed: int
-    notes: tuple[str, ...]
-    truths: tuple[Truth, ...]
-    cells: tuple[Cell, ...]
-
-
-@dataclass(frozen=True)
-class Row:
-    """A line of a table.
-
-    Attributes:
-        scale, cfg_scale: as in a cell.
-        is_truth: whether it is what a perfect result would score.
-        link: the id of what it tells of, on the same page.
-    """
-
-    name: str
-    scale: str
-    cfg_scale: float | None
-    figures: Mapping[str, Figure]
-    is_truth: bool = False
-    link: str = ""
-
-
-@dataclass(frozen=True)
-class ClipNames:
-    """The network that compared pictures with texts, and what the pool of texts is called."""
-
-    net: str
-    pool: str
 
 
 @dataclass(frozen=True)
@@ -184,87 +81,6 @@ _COLUMNS = (
 _CURVES = (("gradient rms", True), ("alpha", False), ("burnt share", False))
 """What is drawn of each cell, and whether on a logarithmic axis."""
 
-_STYLE = """
-:root { color-scheme: light dark; --ink: #1c1d21; --soft: #5c5f68; --line: #dcdee3; --paper: #fbfbfa;
-  --card: #ffffff; --curve: #1f6feb; --alarm: #b3261e; --lightness: 38%; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e7e8ea; --soft: #a3a7b0; --line: #34373e;
-  --paper: #15161a; --card: #1d1f24; --curve: #6cb0ff; --alarm: #ff8a80; --lightness: 72%; } }
-* { box-sizing: border-box; }
-body { margin: 0 auto; padding: 1.2rem; max-width: 96rem; background: var(--paper); color: var(--ink);
-  font: 15px/1.5 system-ui, sans-serif; }
-h1 { font-size: 1.5rem; margin: 0 0 .3rem; } h2 { font-size: 1.2rem; margin: 2.2rem 0 .4rem; }
-h3 { font-size: 1rem; margin: 1.2rem 0 .4rem; } .card h3 { margin: 0; }
-p { margin: .2rem 0; max-width: 60rem; }
-a { color: inherit; text-decoration-color: var(--soft); text-underline-offset: .15em; }
-th a { font-weight: 500; }
-.card p { font-size: .8rem; line-height: 1.35; }
-.soft, figcaption, dd { color: var(--soft); } .alarm { color: var(--alarm); }
-:focus-visible { outline: 2px solid var(--curve); outline-offset: 2px; }
-nav ul { columns: 16rem; margin: .3rem 0; padding-left: 1.2rem; }
-.wide, .card { border: 1px solid var(--line); border-radius: 8px; background: var(--card); }
-.wide { overflow-x: auto; margin: .8rem 0; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .84rem; width: 100%; }
-th, td { padding: .22rem .5rem; text-align: right; white-space: nowrap; border-top: 1px solid var(--line); }
-thead th { border-top: 0; color: var(--soft); font-weight: 600; white-space: normal; vertical-align: bottom;
-  line-height: 1.25; }
-th:first-child { text-align: left; position: sticky; left: 0; background: var(--card);
-  box-shadow: 1px 0 var(--line); }
-tbody th { white-space: normal; overflow-wrap: anywhere; min-width: 5.5rem; max-width: 40vw; }
-.truth th, .truth td { background: color-mix(in srgb, var(--curve) 9%, var(--card)); }
-th button { all: unset; cursor: pointer; } th button:focus-visible { outline: 2px solid var(--curve); }
-th[aria-sort=ascending] button::after { content: " ▲"; }
-th[aria-sort=descending] button::after { content: " ▼"; }
-td.words, th.words { text-align: left; }
-.plots { display: flex; flex-wrap: wrap; gap: .9rem; align-items: flex-start; }
-.plots figure { flex: 1 1 min(25rem, 100%); max-width: 44rem; margin: 0; padding: .8rem; }
-.plot { max-width: 36rem; margin: .4rem auto 0; }
-.grid { display: grid; align-items: start; gap: .7rem;
-  grid-template-columns: repeat(auto-fill, minmax(min(12.5rem, 45%), 1fr)); }
-.card { padding: .7rem; min-width: 0; }
-article:target { border-color: var(--curve); box-shadow: 0 0 0 1px var(--curve); }
-.card img { display: block; width: 100%; border-radius: 6px; background: #fff; margin: .4rem 0; }
-.card img.turn { aspect-ratio: 1; }
-body:has(#still:checked) .turn { display: none; }
-@media (prefers-reduced-motion: reduce) { .turn { display: none !important; } }
-figcaption { font-size: .84rem; }
-svg { display: block; width: 100%; height: auto; }
-svg text { fill: var(--soft); font: 11px system-ui, sans-serif; }
-polyline { fill: none; stroke: var(--curve); stroke-width: 1.3; vector-effect: non-scaling-stroke; }
-circle { fill: var(--curve); fill-opacity: .75; }
-.axis { stroke: var(--line); } .leader { stroke: var(--soft); stroke-width: .6; }
-.level { stroke: var(--ink); stroke-dasharray: 5 4; } .median { stroke: var(--ink); stroke-width: 1.6; }
-.line { --own: hsl(var(--hue) 70% var(--lightness)); } .line polyline { stroke: var(--own); }
-.line circle, .line text { fill: var(--own); } .line:hover polyline { stroke-width: 4; }
-pre { overflow: auto; max-height: 16rem; font-size: .75rem; margin: .4rem 0; }
-code { overflow-wrap: anywhere; }
-summary { cursor: pointer; color: var(--soft); font-size: .84rem; }
-dl { display: grid; grid-template-columns: auto 1fr; gap: .1rem .8rem; font-size: .86rem; } dd { margin: 0; }
-"""
-
-_SCRIPT = """
-for (const table of document.querySelectorAll("table")) {
-  const rows = table.tBodies[table.tBodies.length - 1];
-  [...table.tHead.rows[0].cells].forEach((head, column, heads) => {
-    const button = document.createElement("button");
-    button.append(...head.childNodes);
-    head.append(button);
-    button.onclick = () => {
-      const order = head.ariaSort === "descending" ? "ascending" : "descending";
-      heads.forEach(other => other.removeAttribute("aria-sort"));
-      head.setAttribute("aria-sort", order);
-      const key = row => row.cells[column].textContent;
-      const compare = (a, b) => {
-        const [p, q] = [parseFloat(key(a)), parseFloat(key(b))];
-        if (isNaN(p) && isNaN(q)) return key(b).localeCompare(key(a)) * (order === "ascending" ? -1 : 1);
-        if (isNaN(p) || isNaN(q)) return isNaN(p) - isNaN(q);
-        return order === "ascending" ? p - q : q - p;
-      };
-      rows.append(...[...rows.rows].sort(compare));
-    };
-  });
-}
-"""
-"""Headings become buttons that sort by their column; what is no number comes last, the truth stays on top."""
 
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 """Keeps a browser from asking anything of anyone."""
@@ -302,8 +118,8 @@ def page(
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
-        f"<title>{_text(title)}</title><style>{_STYLE}</style></head>\n"
-        f"<body><main>{''.join(parts)}</main><script>{_SCRIPT}</script></body></html>\n"
+        f"<title>{_text(title)}</title><style>{_beside('page.css')}</style></head>\n"
+        f"<body><main>{''.join(parts)}</main><script>{_beside('page.js')}</script></body></html>\n"
     )
 
 
@@ -524,3 +340,8 @@ def _image(data: bytes, says: str, style: str = "") -> str:
 
 def _text(value: object) -> str:
     return html.escape(str(value))
+
+
+def _beside(name: str) -> str:
+    """The text of a file beside this one."""
+    return "\n" + Path(__file__).with_name(name).read_text(encoding="utf-8")

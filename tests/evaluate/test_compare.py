@@ -23,7 +23,7 @@ from studio.evaluate.compare import (
     method_kinds,
     method_of_kind,
 )
-from studio.evaluate.page import Cell, Curve, Group, Truth
+from studio.evaluate.results import Cell, Curve, Group, Truth
 from studio.recipes.guidance import SdiConfig, SdsConfig, TrainedCriticConfig, VsdConfig
 from studio.recipes.load import load
 from studio.run.session import Run

@@ -73,10 +73,12 @@ class Generate(OneRun):
     of pictures, for presets such as pla4d-draft."""
     asset: Annotated[Path | None, arg(metavar="FILE")] = None
     """What moves, instead of the still stages of such a preset: a .ply of splats, or a .glb, .obj or .stl."""
+    image: Annotated[Path | None, arg(metavar="PICTURE")] = None
+    """What the object looks like, for priors that are told a picture, such as zero123's."""
 
     def asked(self) -> Asked:
         """The same for the studio's other parts."""
-        return replace(super().asked(), video=self.video, asset=self.asset)
+        return replace(super().asked(), video=self.video, asset=self.asset, image=self.image)
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,7 @@ class Asked:
             many times 32 pixels of the canvas of 256.
         video: what the recipe's pixel guidance compares with, and a prior of other sides is told.
         asset: a file that begins to move in the place of the preset's still stages.
+        image: what a prior is told that shows an object from a picture.
         overrides: lines ``path.to.key=value``; they have the last word.
     """
 
@@ -56,6 +57,7 @@ class Asked:
     motion_strength: float | None = None
     video: Path | None = None
     asset: Path | None = None
+    image: Path | None = None
     overrides: tuple[str, ...] = ()
 
     def recipe(self) -> Recipe:
@@ -63,7 +65,8 @@ class Asked:
 
         Raises:
             StudioError: see ``studio.recipes.load.load`` and ``prior_named``; the preset compares with no
-                video, or moves nothing; the asset is of a kind that cannot begin to move.
+                video, moves nothing, or its prior is told no picture; the asset is of a kind that cannot
+                begin to move.
         """
         lines: list[str] = []
         if self.steps is not None:
@@ -83,6 +86,8 @@ class Asked:
             lines.append(f"{key}={unit * self.motion_strength}")
         if self.video is not None:
             lines += _video_lines(load(self.preset, overrides=lines), self.preset, self.video)
+        if self.image is not None:
+            lines.append(_image_line(load(self.preset, overrides=lines), self.preset, self.image))
         recipe = load(self.preset, self.prompt, [*lines, *self.overrides])
         return recipe if self.asset is None else _moving(recipe, self.asset)
 
@@ -112,6 +117,15 @@ def _video_lines(recipe: Recipe, preset: str, video: Path) -> Sequence[str]:
     if isinstance(recipe.prior, LatentPriorConfig) and isinstance(recipe.prior.image, FootageConfig):
         keys.append("prior.image")
     return [f"{key}.path={quoted(str(video))}" for key in keys]
+
+
+def _image_line(recipe: Recipe, preset: str, image: Path) -> str:
+    """The picture's path, where the preset's prior can be told one."""
+    if not isinstance(recipe.prior, LatentPriorConfig):
+        raise StudioError(
+            f"--image is {image}, and the prior of {preset} is told no picture; try --preset zero123."
+        )
+    return f"prior.image={quoted(str(image))}"
 
 
 def _moving(recipe: Recipe, asset: Path) -> Recipe:

@@ -136,7 +136,7 @@ def _with_image(prompts: Told, config: PriorConfig, prior: Prior) -> Told:
         if limits_of(prior).needs_image:
             raise StudioError(
                 "The prior shows an object from a reference image and the recipe has none; expected "
-                "prior.image = 'PICTURE.png'."
+                "--image PICTURE.png, or prior.image = 'PICTURE.png'."
             )
         return prompts
     shown = _frames(named) if isinstance(named, FootageConfig) else _one_picture(Path(named))

@@ -8,12 +8,16 @@ from functools import partial
 from typing import Any
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from studio.cameras import fibonacci_sphere, filmed, front, orbit
 from studio.interfaces import Renderer, Scene
 from studio.renderers.instants import looked_at, render
+from studio.renderers.raster import MeshRenderer
+from studio.renderers.splatting import SplatRenderer
 from studio.scenes.kinds import device_of
-from studio.types import Cameras, RenderOutput
+from studio.types import Cameras, Mesh, RenderOutput, Splats
 
 HELD_OUT = 16
 
@@ -54,6 +58,14 @@ def detached(value: Any) -> Any:
             return replace(value, **changed)
         case _:
             return value
+
+
+def shape_from_front(shape: Mesh | Splats, size: int) -> Float[Tensor, "1 3 h w"]:
+    """A shape that no scene holds, over white, from a little above."""
+    view, white = side_cameras(size)[[0]], torch.ones(1, 3)
+    if isinstance(shape, Splats):
+        return SplatRenderer()(shape, view, white).rgb
+    return MeshRenderer()(shape, view, white).rgb
 
 
 def drawn(scene: Scene[Any], renderer: Renderer[Any], cameras: Cameras, grey: float = 1.0) -> RenderOutput:

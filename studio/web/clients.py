@@ -28,8 +28,8 @@ COOKIE = "studio_client"
 HEADER = "x-studio-client"
 """A program has no cookie; it sends a secret of its own, of 22 characters or more."""
 MOST_BODY_BYTES = 2**18
-"""No request is longer: a table of prompts is the largest thing that comes, but for a video."""
-MOST_FILM_BYTES = 2**23
+"""No request is longer: a table of prompts is the largest thing that comes, but for videos and assets."""
+MOST_FILE_BYTES = 2**23
 _SCOPE_KEY = "studio.client"
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{22,128}")
 _YEAR_S = 365 * 24 * 3600
@@ -158,8 +158,8 @@ class Gate:
 
 
 def _most_bytes(request: Request) -> int:
-    is_film = request.method == "POST" and request.url.path.endswith("/films")
-    return MOST_FILM_BYTES if is_film else MOST_BODY_BYTES
+    is_file = request.method == "POST" and request.url.path.endswith(("/films", "/starts"))
+    return MOST_FILE_BYTES if is_file else MOST_BODY_BYTES
 
 
 def _cookie(token: str, request: Request) -> str:

@@ -22,6 +22,7 @@ from studio.web.preset_pictures import preset_picture
 from studio.web.request import job_number, tag_named
 from studio.web.service import Kind, Service
 from studio.web.tagged_jobs import tagged_now
+from studio.web.uploads import Uploads
 from studio.web.watch import watched_now
 
 _KEEP_S = 3600
@@ -56,6 +57,10 @@ def add_routes(app: FastAPI, service: Service) -> None:
     async def film(request: Request) -> Response:
         return await kept("film", request)
 
+    @app.post("/starts", include_in_schema=False)
+    async def start(request: Request) -> Response:
+        return await kept("start", request)
+
     async def kept(kind: Kind, request: Request) -> Response:
         data, name = await request.body(), request.query_params.get("name", "")
         try:
@@ -66,8 +71,15 @@ def add_routes(app: FastAPI, service: Service) -> None:
 
     @app.get("/films/{called}/picture", include_in_schema=False)
     def film_picture(called: str) -> Response:
+        return picture_of(service.films, called)
+
+    @app.get("/starts/{called}/picture", include_in_schema=False)
+    def start_picture(called: str) -> Response:
+        return picture_of(service.starts, called)
+
+    def picture_of(sent: Uploads, called: str) -> Response:
         try:
-            return FileResponse(service.films.path(called).with_name(PICTURE))
+            return FileResponse(sent.path(called).with_name(PICTURE))
         except StudioError as error:
             return PlainTextResponse(str(error), 404)
 

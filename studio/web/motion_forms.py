@@ -22,6 +22,7 @@ from studio.recipes.project import project_of
 from studio.run.asked import Asked, quoted, skeleton_lines
 from studio.web.drawings import Drawings
 from studio.web.forms import MOST_STEPS, OWN, choice
+from studio.web.inspection import PICTURE_SUFFIXES
 from studio.web.options import Options
 from studio.web.uploads import Uploads
 
@@ -109,6 +110,7 @@ class MovingForm:
         preset, motion: choices; the motion is the exact prior's to show.
         frames, seconds, loops: of the asset's animation.
         steps, seed, film: as ``ClipForm`` has them.
+        start: what ``Uploads`` calls the asset that moves, or a picture of it; empty for none.
     """
 
     prompt: str
@@ -120,12 +122,14 @@ class MovingForm:
     steps: int | None = None
     seed: int | None = None
     film: str = ""
+    start: str = ""
 
-    def recipe(self, options: Options, films: Uploads) -> Recipe:
+    def recipe(self, options: Options, films: Uploads, starts: Uploads) -> Recipe:
         """The recipe that it asks for.
 
         Raises:
-            StudioError: a choice that is not offered, an empty or strange prompt.
+            StudioError: a choice that is not offered, an empty or strange prompt, a start of no use to the
+                preset.
         """
         choice("preset", self.preset, moving_presets(options))
         choice("motion", self.motion, (OWN, *MOTIONS))
@@ -140,7 +144,8 @@ class MovingForm:
                     f"{self.preset} has a prior of its own, which reads the motion in the prompt."
                 )
             lines.append(f"prior.motions={[self.motion]}")
-        return _asked(self.prompt, self.preset, self.steps, self.seed, lines, video)
+        start = starts.path(self.start) if self.start else None
+        return _asked(self.prompt, self.preset, self.steps, self.seed, lines, video, start=start)
 
 
 def followers(presets: tuple[str, ...]) -> tuple[str, ...]:
@@ -174,9 +179,11 @@ def _asked(
     lines: list[str],
     video: Path | None,
     strength: float | None = None,
+    start: Path | None = None,
 ) -> Recipe:
     if not 0 <= (steps or 0) <= MOST_STEPS:
         raise StudioError(f"steps is {steps}; expected 0 (the preset's own) to {MOST_STEPS}.")
+    is_picture = start is not None and start.suffix in PICTURE_SUFFIXES
     return Asked(
         clean_prompt(prompt),
         preset,
@@ -184,5 +191,7 @@ def _asked(
         seed=seed,
         motion_strength=strength,
         video=video,
+        asset=None if is_picture else start,
+        image=start if is_picture else None,
         overrides=tuple(lines),
     ).recipe()

@@ -1,4 +1,4 @@
-"""The 4D page: from a prompt and a motion or a video to an animated asset in the queue."""
+"""The 4D page: from a prompt or an asset, and a motion or a video, to an animated asset in the queue."""
 
 from __future__ import annotations
 
@@ -11,9 +11,14 @@ from studio.recipes.load import load
 from studio.web import markup
 from studio.web.film_field import film_field
 from studio.web.forms import OWN
+from studio.web.inspection import START_SUFFIXES
 from studio.web.motion_forms import MOTIONS, MovingForm, followers, moving_presets
 from studio.web.request import GO_AND_WATCH, client_of, told
 from studio.web.service import Service
+from studio.web.upload_field import upload_field
+
+_FIELD_PX = 300
+"""Narrower, the fields for files stand one below the other."""
 
 
 def page(service: Service, blocks: gr.Blocks) -> None:
@@ -40,17 +45,22 @@ def page(service: Service, blocks: gr.Blocks) -> None:
             0, label="Steps (0: the preset's own)", precision=0, minimum=0, elem_id="moving-steps"
         )
         seed = gr.Number(0, label="Seed", precision=0, minimum=0)
-    film = film_field("moving-film", preset, followers(offered))
+    with gr.Row():
+        with gr.Column(min_width=_FIELD_PX):
+            label = "An asset that moves instead of what the prompt makes, or a picture for Zero123"
+            start = upload_field("moving-start", label, START_SUFFIXES, "starts")
+        with gr.Column(min_width=_FIELD_PX):
+            film = film_field("moving-film", preset, followers(offered))
     number = gr.Number(visible=False)
     create = gr.Button("Create", variant="primary", elem_id="moving-create")
     preset.change(_about, preset, about, api_visibility="private", show_progress="hidden")
 
     def submitted(request: gr.Request, *values: Any) -> int:
         with told():
-            recipe = MovingForm(*values).recipe(service.options, service.films)
+            recipe = MovingForm(*values).recipe(service.options, service.films, service.starts)
             return service.submit_all([recipe], client_of(request))[0].id
 
-    fields = [prompt, preset, motion, frames, seconds, loops, steps, seed, film]
+    fields = [prompt, preset, motion, frames, seconds, loops, steps, seed, film, start]
     create.click(submitted, fields, number, api_visibility="private").success(
         None, number, None, js=GO_AND_WATCH
     )

@@ -25,13 +25,14 @@ from studio.video import SUFFIXES as FILM_SUFFIXES
 from studio.web.clients import RateLimit
 from studio.web.drawings import Drawings
 from studio.web.forms import Form
+from studio.web.inspection import START_SUFFIXES
 from studio.web.options import Options
 from studio.web.packing import pack
 from studio.web.tables import recipes_of
 from studio.web.uploads import NAME, Look, Uploads
 
 Action = Literal["cancel", "pause", "resume", "retry"]
-Kind = Literal["drawing", "film"]
+Kind = Literal["drawing", "film", "start"]
 """Of file that a browser may send."""
 _LONGEST_S = 900.0
 _SUBMISSIONS_A_MINUTE = 30
@@ -60,6 +61,7 @@ class Service:
         folder = self.queue.workspace
         self.drawings = Drawings(folder / "drawings", self._looked_at("drawing"))
         self.films = Uploads(folder / "films", "video", FILM_SUFFIXES, self._looked_at("film"))
+        self.starts = Uploads(folder / "starts", "file", START_SUFFIXES, self._looked_at("start"))
 
     # --------------------------------------------------------------------------------------------- looking
 
@@ -267,7 +269,8 @@ class Service:
         return path
 
     def keep(self, kind: Kind, data: bytes, name: str, client: str | None) -> str:
-        """Keep a drawing to be animated or a video to be followed; returns what it is called from now on.
+        """Keep a drawing to be animated, a video to be followed or what begins to move; returns what it is
+        called from now on.
 
         Raises:
             StudioError: it is none, or it is too soon.
@@ -276,7 +279,13 @@ class Service:
         if (reason := shortage(self.queue.workspace)) is not None:
             raise StudioError(f"{reason} Whoever runs the server has to make room.")
         self._tidy()
-        return (self.drawings if kind == "drawing" else self.films).keep(data, name)
+        match kind:
+            case "drawing":
+                return self.drawings.keep(data, name)
+            case "film":
+                return self.films.keep(data, name)
+            case "start":
+                return self.starts.keep(data, name)
 
     def _tidy(self) -> None:
         """Let go of uploads that no job names, now and then; a job's stay until it is deleted: its run may be
@@ -288,6 +297,7 @@ class Service:
         named = self.queue.mentioned(NAME)
         self.drawings.tidy(named)
         self.films.tidy(named)
+        self.starts.tidy(named)
 
     def _looked_at(self, kind: Kind) -> Look:
         def look(file: Path, folder: Path) -> None:

@@ -49,6 +49,11 @@ def test_a_prior_that_is_told_a_picture_is_told_the_video(preset: str) -> None:
     assert exact.prior == LibraryPriorConfig()
 
 
+def test_a_picture_is_told_to_a_prior_that_sees_one() -> None:
+    prior = Asked("a teddy bear", "zero123", image=Path("bear.png")).recipe().prior
+    assert isinstance(prior, LatentPriorConfig) and prior.image == "bear.png"
+
+
 @pytest.mark.parametrize(("name", "kind"), [("a.ply", SplatFileConfig), ("a.GLB", MeshConfig)])
 def test_an_asset_begins_to_move_instead_of_the_still_stages(name: str, kind: type) -> None:
     whole = Asked("a teddy bear", "pla4d-draft").recipe()
@@ -63,6 +68,7 @@ def test_an_asset_begins_to_move_instead_of_the_still_stages(name: str, kind: ty
     ("asked", "said"),
     [
         (Asked("a teddy bear", "moving", video=Path("a.mp4")), "moving compares with no video; try"),
+        (Asked("a bear", "draft", image=Path("a.png")), "the prior of draft is told no picture"),
         (Asked("a teddy bear", "default", asset=Path("a.ply")), "in default nothing moves"),
         (
             Asked("a teddy bear", "pla4d-draft", asset=Path("a.fbx")),

@@ -8,11 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import trimesh
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from studio.jobs.queue import Queue, State
 from studio.meshes import load_mesh
-from studio.recipes.config import ClipartConfig
+from studio.recipes.config import ClipartConfig, DeformableConfig, GaussiansConfig, MeshConfig
 from tests.web.conftest import Server, Start
 
 pytestmark = pytest.mark.browser
@@ -141,6 +142,25 @@ def test_from_a_drawing_to_a_clip(start: Start, person: BrowserContext, tmp_path
     expect(page.locator("#downloads a")).to_have_text(
         ["mp4", "gif", "webp", "svg", "json", "clipart.json", "png", "recipe.toml"]
     )
+
+
+def test_an_asset_begins_to_move(server: Server, person: BrowserContext) -> None:
+    page = person.new_page()
+    page.goto(f"{server.url}4d")
+    file = page.locator("#moving-start input[type=file]")
+    file.set_input_files({"name": "a.glb", "mimeType": "model/gltf-binary", "buffer": b"none"})
+    expect(page.locator("#moving-start [role=alert]")).to_contain_text("cannot be read", timeout=SOON_MS)
+    box = trimesh.creation.box((0.5, 0.5, 0.5)).export(file_type="glb")
+    file.set_input_files({"name": "a.glb", "mimeType": "model/gltf-binary", "buffer": box})
+    expect(page.locator("#moving-start img")).to_be_visible(timeout=SOON_MS)
+    page.locator("#moving-prompt textarea, #moving-prompt input").fill("a teddy bear")
+    page.locator("#moving-create").click()
+    page.wait_for_url("**/watch?job=*")
+    number = int(page.url.rpartition("=")[2])
+    (stage,) = Queue(server.workspace).recipe(number).stages
+    assert isinstance(stage.scene, DeformableConfig) and isinstance(stage.scene.shape, GaussiansConfig)
+    assert isinstance(stage.scene.shape.initial, MeshConfig)
+    page.locator("#cancel").click()
 
 
 def test_a_table_is_watched_and_downloaded(

@@ -8,20 +8,31 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
 from studio.errors import StudioError
-from studio.recipes.config import ClipartConfig, LibraryPriorConfig
+from studio.export.ply import ply_bytes
+from studio.recipes.config import (
+    ClipartConfig,
+    DeformableConfig,
+    GaussiansConfig,
+    LatentPriorConfig,
+    LibraryPriorConfig,
+    MeshConfig,
+    SplatFileConfig,
+)
 from studio.video import SUFFIXES
 from studio.web.app import build
-from studio.web.clients import MOST_BODY_BYTES, MOST_FILM_BYTES
+from studio.web.clients import MOST_BODY_BYTES, MOST_FILE_BYTES
 from studio.web.drawings import Drawings, shipped
-from studio.web.inspection import inspect_drawing, inspect_film
+from studio.web.inspection import START_SUFFIXES, inspect_drawing, inspect_film, inspect_start
 from studio.web.motion_forms import ClipForm, MovingForm, clipart_presets, followers, moving_presets
 from studio.web.options import Options
 from studio.web.uploads import Uploads
+from tests.export.shapes import splats_on, stool
 
 ADA = {"x-studio-client": "ada" * 10}
 SQUARE = (
@@ -50,6 +61,12 @@ def drawings(tmp_path_factory: pytest.TempPathFactory) -> Drawings:
 def films(tmp_path_factory: pytest.TempPathFactory) -> Uploads:
     """Looked at in this process."""
     return Uploads(tmp_path_factory.mktemp("films"), "video", SUFFIXES, inspect_film)
+
+
+@pytest.fixture(scope="module")
+def starts(tmp_path_factory: pytest.TempPathFactory) -> Uploads:
+    """Looked at in this process."""
+    return Uploads(tmp_path_factory.mktemp("starts"), "file", START_SUFFIXES, inspect_start)
 
 
 def form(drawing: str, keypoints: object = ((128, 128), (100, 128)), **others: object) -> ClipForm:
@@ -130,9 +147,9 @@ def test_what_a_form_may_not_hold(
         wrong.recipe(options, drawings, films)
 
 
-def test_a_form_for_what_is_solid_and_moves(options: Options, films: Uploads) -> None:
+def test_a_form_for_what_is_solid_and_moves(options: Options, films: Uploads, starts: Uploads) -> None:
     recipe = MovingForm("a bear", motion="wave", frames=8, seconds=1.0, loops=True, steps=20).recipe(
-        options, films
+        options, films, starts
     )
     assert isinstance(recipe.prior, LibraryPriorConfig) and recipe.prior.motions == ("wave",)
     assert (recipe.export.motion_frames, recipe.export.motion_loops, recipe.total_steps) == (8, True, 20)
@@ -142,7 +159,7 @@ def test_a_form_for_what_is_solid_and_moves(options: Options, films: Uploads) ->
         (MovingForm("a bear", "draft"), "no preset"),
     ):
         with pytest.raises(StudioError, match=says):
-            wrong.recipe(options, films)
+            wrong.recipe(options, films, starts)
 
 
 def film(frames: int = 3) -> bytes:
@@ -174,7 +191,7 @@ def test_videos_that_come_are_looked_at(app: TestClient, films: Uploads) -> None
     called = app.post("/films?name=a.gif", content=film(), headers=ADA).text
     assert app.get(f"/films/{called}/picture").headers["content-type"] == "image/png"
     assert app.get("/films/..%2f..%2fa/picture").status_code == 404
-    too_large = app.post("/films?name=a.gif", content=b" " * (MOST_FILM_BYTES + 1), headers=ADA)
+    too_large = app.post("/films?name=a.gif", content=b" " * (MOST_FILE_BYTES + 1), headers=ADA)
     assert too_large.status_code == 413
     for data, name, says in (
         (film(1), "a.gif", "frame"),
@@ -183,3 +200,54 @@ def test_videos_that_come_are_looked_at(app: TestClient, films: Uploads) -> None
     ):
         with pytest.raises(StudioError, match=says):
             films.keep(data, name)
+
+
+def starting_files() -> dict[str, bytes]:
+    """A red picture, and the same shape as a mesh and as splats."""
+    picture = io.BytesIO()
+    Image.new("RGBA", (24, 16), (200, 30, 30, 255)).save(picture, "PNG")
+    shape, colors = stool()
+    return {
+        "a.PNG": picture.getvalue(),
+        "a.glb": shape.export(file_type="glb"),
+        "a.ply": ply_bytes(splats_on(shape, colors, 300)),
+    }
+
+
+def test_an_asset_or_a_picture_begins_to_move(options: Options, films: Uploads, starts: Uploads) -> None:
+    called = {name: starts.keep(data, name) for name, data in starting_files().items()}
+    for name in called.values():
+        pixels = np.asarray(Image.open(starts.path(name).with_name("picture.png")).convert("RGBA"))
+        covered = (pixels[..., 3] > 0) & (pixels[..., :3].min(-1) < 250)
+        assert 0.02 < covered.mean() < 0.9
+    asked = MovingForm("a stool", "pla4d-draft", film=films.keep(film(), "a.gif"))
+    for name, kind in (("a.glb", MeshConfig), ("a.ply", SplatFileConfig)):
+        recipe = replace(asked, start=called[name]).recipe(options, films, starts)
+        scene = recipe.stages[0].scene
+        assert isinstance(scene, DeformableConfig) and isinstance(scene.shape, GaussiansConfig)
+        assert isinstance(scene.shape.initial, kind)
+        assert scene.shape.initial.path == str(starts.path(called[name]))
+    shown = replace(asked, preset="pla4d", start=called["a.PNG"]).recipe(options, films, starts).prior
+    assert isinstance(shown, LatentPriorConfig) and shown.image == str(starts.path(called["a.PNG"]))
+    for wrong, says in (
+        (replace(asked, start=called["a.PNG"]), "prior of pla4d-draft is told no picture"),
+        (replace(asked, start="../../a"), "no file '../../a' here"),
+    ):
+        with pytest.raises(StudioError, match=says):
+            wrong.recipe(options, films, starts)
+
+
+def test_what_begins_to_move_is_looked_at(app: TestClient, starts: Uploads) -> None:
+    called = app.post("/starts?name=a.ply", content=starting_files()["a.ply"], headers=ADA).text
+    assert app.get(f"/starts/{called}/picture").headers["content-type"] == "image/png"
+    assert app.get("/starts/..%2f..%2fa/picture").status_code == 404
+    too_large = app.post("/starts?name=a.ply", content=b" " * (MOST_FILE_BYTES + 1), headers=ADA)
+    assert too_large.status_code == 413
+    for data, name, says in (
+        (b"no", "a.ply", "sent.ply"),
+        (b"no", "a.glb", "sent.glb cannot be read"),
+        (b"no", "a.png", "cannot be read as a picture"),
+        (b"v 0 0 0", "a.obj", "ends with '.obj'"),
+    ):
+        with pytest.raises(StudioError, match=says):
+            starts.keep(data, name)

@@ -1,4 +1,8 @@
 // What one thread of CUDA does: plain code, which the tests also run on the CPU.
+//
+// Between the rows of its points at both ends a network's numbers lie in columns: those of a neuron for all points one
+// after another, filled up with zeros. So a layer is a product of matrices, of which a thread keeps a tile in its
+// registers and the threads of a warp read what lies side by side.
 #pragma once
 
 #include "mlp/mlp.h"
@@ -7,124 +11,92 @@
 
 STUDIO_NAMESPACE_BEGIN
 
-// The numbers of all layers behind the inputs, a row for each point.
-struct MlpRows {
-  int64_t begin[STUDIO_MLP_LAYERS];  // of each layer in a row
-  int64_t length = 0;
+// As memory moves them.
+struct alignas(16) MlpFour {
+  float x[4];
+};
+HD MlpFour four_at(const float* aligned) { return *reinterpret_cast<const MlpFour*>(aligned); }
 
-  explicit MlpRows(const StudioMlp& in) {
-    for (int l = 0; l < in.layers; length += in.widths[++l]) begin[l] = length;
+// The columns of the inputs and of what each layer gives.
+struct MlpColumns {
+  static constexpr int64_t FILLED = 128;  // points, to a multiple of which columns are filled up: those of a warp
+
+  int64_t length = 0;  // of a column
+  float* layer[STUDIO_MLP_LAYERS + 1] = {};
+};
+
+// to[i to_row + j to_column] becomes from[i from_row + j from_column], or 0 for j from columns on.
+struct MlpCopy {
+  const float* from;
+  int64_t from_row, from_column;
+  float* to;
+  int64_t to_row, to_column, columns, filled;
+
+  HD void operator()(int64_t n) const {
+    const int64_t i = n / filled, j = n % filled;
+    to[i * to_row + j * to_column] = j < columns ? from[i * from_row + j * from_column] : 0.0f;
   }
 };
 
-// A point that goes through the layers, whose threads all read the same weights at the same time. WIDTH: as wide as
-// the widest layer.
-template <int WIDTH>
-struct MlpPoint {
-  static constexpr int AT_ONCE = 4;  // numbers of a layer, to read those of the layer before once
-  float numbers[WIDTH], others[WIDTH];
+// ROWS neurons at POINTS points of one layer, forward or backward.
+struct MlpProduct {
+  static constexpr int ROWS = 8, POINTS = 4, WARP = 32;
+  static_assert(MlpColumns::FILLED == WARP * POINTS, "a warp finds its points in every column");
 
-  // numbers become weights numbers + biases.
-  HD void through_layer(const float* weights, const float* biases, int width, int out) {
-    for (int o = 0; o < out; o += AT_ONCE) {
-      float sums[AT_ONCE];
-      const float* rows[AT_ONCE];
-      for (int k = 0; k < AT_ONCE; ++k) {
-        const int row = o + k < out ? o + k : out - 1;
-        sums[k] = biases[row], rows[k] = weights + int64_t(row) * width;
-      }
-      for (int i = 0; i < width; ++i) {
-        const float number = numbers[i];
-        for (int k = 0; k < AT_ONCE; ++k) sums[k] += rows[k][i] * number;
-      }
-      for (int k = 0; k < AT_ONCE && o + k < out; ++k) others[o + k] = sums[k];
-    }
-    for (int o = 0; o < out; ++o) numbers[o] = others[o];
-  }
+  const float* factors;  // [terms filled], rows filled up to whole tiles
+  const float* numbers;  // [terms length]
+  const float* biases;   // [rows], or null
+  const float* given;    // [rows length], by whose activation's slopes the result is multiplied; or null
+  float* result;         // [rows length]
+  int terms, rows;
+  bool activated, softplus;
+  int64_t length;
 
-  // numbers become weights^T numbers.
-  HD void back_through_layer(const float* weights, int width, int out) {
-    for (int first = 0; first < width; first += AT_ONCE) {
-      float sums[AT_ONCE] = {};
-      int columns[AT_ONCE];
-      for (int k = 0; k < AT_ONCE; ++k) columns[k] = first + k < width ? first + k : width - 1;
-      for (int o = 0; o < out; ++o) {
-        const float number = numbers[o];
-        for (int k = 0; k < AT_ONCE; ++k) sums[k] += weights[int64_t(o) * width + columns[k]] * number;
-      }
-      for (int k = 0; k < AT_ONCE && first + k < width; ++k) others[first + k] = sums[k];
-    }
-    for (int i = 0; i < width; ++i) numbers[i] = others[i];
-  }
-
-  // keep(layer, numbers behind it)
-  template <class Keep>
-  HD void run(const StudioMlp& in, int64_t point, Keep&& keep) {
-    for (int i = 0; i < in.widths[0]; ++i) numbers[i] = in.inputs[point * in.widths[0] + i];
-    for (int l = 0; l < in.layers; ++l) {
-      const int out = in.widths[l + 1];
-      through_layer(in.weights[l], in.biases[l], in.widths[l], out);
-      for (int o = 0; l + 1 < in.layers && o < out; ++o) numbers[o] = activate(numbers[o], in.softplus != 0);
-      keep(l, numbers);
-    }
-  }
-};
-
-template <int WIDTH>
-struct MlpForward {
-  StudioMlp in;
+  HD static int filled(int rows) { return (rows + ROWS - 1) / ROWS * ROWS; }
+  HD int64_t count() const { return length / POINTS * (filled(rows) / ROWS); }
 
   HD void operator()(int64_t i) const {
-    MlpPoint<WIDTH> point;
-    const int out = in.widths[in.layers];
-    point.run(in, i, [](int, const float*) {});
-    for (int o = 0; o < out; ++o) in.outputs[i * out + o] = point.numbers[o];
-  }
-};
-
-// Point first + i: the gradient on its inputs. For the gradients on weights it leaves what its layers gave, and the
-// gradients on that before the activation.
-template <int WIDTH>
-struct MlpBackward {
-  StudioMlp in;
-  MlpRows rows;
-  int64_t first;
-  float *given, *v_given;  // [points rows.length]
-
-  HD void operator()(int64_t i) const {
-    MlpPoint<WIDTH> point;
-    const int64_t row = i * rows.length;
-    point.run(in, first + i, [&](int l, const float* numbers) {
-      for (int o = 0; o < in.widths[l + 1]; ++o) given[row + rows.begin[l] + o] = numbers[o];
-    });
-    const int last = in.widths[in.layers];
-    for (int o = 0; o < last; ++o) point.numbers[o] = in.v_outputs[(first + i) * last + o];
-    for (int l = in.layers - 1; l >= 0; --l) {
-      const int out = in.widths[l + 1], width = in.widths[l];
-      for (int o = 0; o < out; ++o) v_given[row + rows.begin[l] + o] = point.numbers[o];
-      if (l == 0 && in.v_inputs == nullptr) return;
-      point.back_through_layer(in.weights[l], width, out);
-      for (int k = 0; l > 0 && k < width; ++k) {
-        point.numbers[k] *= activation_slope(given[row + rows.begin[l - 1] + k], in.softplus != 0);
+    const int tiles = filled(rows) / ROWS;  // of the same points, in one block if they can be
+    const int64_t point = (i / WARP / tiles * WARP + i % WARP) * POINTS;
+    const int first = static_cast<int>(i / WARP % tiles) * ROWS;
+    MlpFour sums[ROWS];
+    for (int r = 0; r < ROWS; ++r) {
+      const float start = biases != nullptr && first + r < rows ? biases[first + r] : 0.0f;
+      for (float& sum : sums[r].x) sum = start;
+    }
+    for (int k = 0; k < terms; ++k) {
+      const MlpFour here = four_at(numbers + k * length + point);
+      const float* row = factors + int64_t(k) * filled(rows) + first;
+      const MlpFour halves[2] = {four_at(row), four_at(row + 4)};
+      for (int r = 0; r < ROWS; ++r) {
+        for (int p = 0; p < POINTS; ++p) sums[r].x[p] += halves[r / 4].x[r % 4] * here.x[p];
       }
     }
-    for (int k = 0; k < in.widths[0]; ++k) in.v_inputs[(first + i) * in.widths[0] + k] = point.numbers[k];
+    for (int r = 0; r < ROWS; ++r) {
+      if (first + r >= rows) continue;
+      const int64_t at = (first + r) * length + point;
+      for (int p = 0; p < POINTS; ++p) {
+        float& sum = sums[r].x[p];
+        if (activated) sum = activate(sum, softplus);
+        if (given != nullptr) sum *= activation_slope(given[at + p], softplus);
+      }
+      *reinterpret_cast<MlpFour*>(result + at) = sums[r];
+    }
   }
 };
 
-// Of one layer and some of the points: what they add to the gradient on one column of AT_ONCE rows of the weights; the
-// column after the last is the biases'. The gradients begin at 0.
+// Of one layer and some of the points: what they add to a tile of the gradient on the weights; the column after the
+// last is the biases'. The gradients begin at 0.
 struct MlpWeights {
-  static constexpr int AT_ONCE = 4, POINTS = 512;
+  static constexpr int TILE = 4, POINTS = 512;
 
   StudioMlp in;
-  MlpRows rows;
-  int64_t first, points;
-  const float *given, *v_given;
+  MlpColumns given, v_given;
 
-  HD int64_t groups(int layer) const { return (in.widths[layer + 1] + AT_ONCE - 1) / AT_ONCE; }
+  HD int64_t row_tiles(int layer) const { return (in.widths[layer + 1] + TILE - 1) / TILE; }
+  HD int64_t column_tiles(int layer) const { return (in.widths[layer] + TILE) / TILE; }
   HD int64_t count(int layer) const {
-    return (in.widths[layer] + 1) * groups(layer) * ((points + POINTS - 1) / POINTS);
+    return column_tiles(layer) * row_tiles(layer) * ((given.length + POINTS - 1) / POINTS);
   }
   int64_t count() const {
     int64_t sum = 0;
@@ -136,17 +108,28 @@ struct MlpWeights {
     int l = 0;
     for (; i >= count(l); ++l) i -= count(l);
     const int width = in.widths[l], out = in.widths[l + 1];
-    const int column = static_cast<int>(i % (width + 1)), row = static_cast<int>(i / (width + 1) % groups(l)) * AT_ONCE;
-    const int64_t share = i / (width + 1) / groups(l);
-    float sums[AT_ONCE] = {};
-    for (int64_t p = share * POINTS; p < min_of((share + 1) * POINTS, points); ++p) {
-      const float* before = l == 0 ? in.inputs + (first + p) * width : given + p * rows.length + rows.begin[l - 1];
-      const float number = column < width ? before[column] : 1;
-      const float* v = v_given + p * rows.length + rows.begin[l] + row;
-      for (int k = 0; k < AT_ONCE && row + k < out; ++k) sums[k] += v[k] * number;
+    const int column = static_cast<int>(i % column_tiles(l)) * TILE;
+    const int row = static_cast<int>(i / column_tiles(l) % row_tiles(l)) * TILE;
+    const int64_t share = i / column_tiles(l) / row_tiles(l);
+    float sums[TILE][TILE] = {};
+    for (int64_t p = share * POINTS; p < min_of((share + 1) * POINTS, given.length); p += 4) {
+      MlpFour v[TILE], numbers[TILE];
+      for (int t = 0; t < TILE; ++t) {
+        const MlpFour ones = {{1.0f, 1.0f, 1.0f, 1.0f}};
+        v[t] = four_at(v_given.layer[l + 1] + min_of(row + t, out - 1) * given.length + p);
+        numbers[t] = column + t < width ? four_at(given.layer[l] + (column + t) * given.length + p) : ones;
+      }
+      for (int r = 0; r < TILE; ++r) {
+        for (int c = 0; c < TILE; ++c) {
+          for (int q = 0; q < 4; ++q) sums[r][c] += v[r].x[q] * numbers[c].x[q];
+        }
+      }
     }
-    for (int k = 0; k < AT_ONCE && row + k < out; ++k) {
-      add_to(column < width ? in.v_weights[l] + int64_t(row + k) * width + column : in.v_biases[l] + row + k, sums[k]);
+    for (int r = 0; r < TILE && row + r < out; ++r) {
+      for (int c = 0; c < TILE && column + c <= width; ++c) {
+        float* weight = in.v_weights[l] + int64_t(row + r) * width + column + c;
+        add_to(column + c < width ? weight : in.v_biases[l] + row + r, sums[r][c]);
+      }
     }
   }
 };

@@ -2,7 +2,7 @@
 
 Müller et al., Real-time Neural Radiance Caching for Path Tracing, 2021 (arXiv:2106.12372), keep the layers of
 a block of points together in fast memory; so does the kernel in ``kernels/mlp`` on a CPU, and on CUDA a
-thread those of a point. ``mlp_reference.py`` is the same in plain torch.
+layer is a product of matrices, in full precision. ``mlp_reference.py`` is the same in plain torch.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A small multi-layer perceptron in plain torch: the kernel's oracle, and what runs on CUDA."""
+"""A small multi-layer perceptron in plain torch: the kernel's oracle, and what runs without it."""
 
 from __future__ import annotations
 

@@ -37,18 +37,20 @@ def moved_field(hidden: tuple[int, ...], device: str) -> Field:
 @pytest.mark.parametrize("hidden", [(15,), (64,), (20, 9, 33)], ids=str)
 @pytest.mark.parametrize("count", [1, 1000])
 def test_values_and_slopes_are_ours(hidden: tuple[int, ...], count: int) -> None:
-    """To a fiftieth of the largest: half precision, and table gradients that are summed in it."""
+    """In half precision: values to a fiftieth of the largest, and slopes to a twentieth of them all, of which
+    single ones differ where rounding decides whether a neuron is on."""
     pytest.importorskip("tinycudann")
     here = moved_field(hidden, "cuda")
     rng = torch.Generator().manual_seed(1)
     points = torch.rand(count, 3, generator=rng).cuda().requires_grad_()
     v = torch.randn(count, generator=rng).cuda(), torch.randn(count, 3, generator=rng).cuda()
     leaves = [points, here.table, *here.weights, *here.biases]
-    found = []
-    for values in (tinycudann_backend.sampled(here, points), here.sampled(points)):
-        found.append([*values, *torch.autograd.grad(values, leaves, v)])
-    for theirs, ours in zip(*found, strict=True):
-        torch.testing.assert_close(theirs, ours, rtol=0, atol=2e-2 * float(ours.abs().max()))
+    both = tinycudann_backend.sampled(here, points), here.sampled(points)
+    for theirs, ours in zip(*both, strict=True):
+        torch.testing.assert_close(theirs, ours, rtol=0, atol=2e-2 * float(ours.detach().abs().max()))
+    slopes = [torch.autograd.grad(values, leaves, v) for values in both]
+    for theirs, ours in zip(*slopes, strict=True):
+        assert float((theirs - ours).norm()) < 5e-2 * float(ours.norm())
 
 
 def assert_fits(device: str) -> None:

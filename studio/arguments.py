@@ -220,11 +220,16 @@ class PresetsShow:
     """Its name, or the path of a recipe."""
 
 
+PresetsCommand = (
+    Annotated[PresetsList, subcommand(name="list")] | Annotated[PresetsShow, subcommand(name="show")]
+)
+
+
 @dataclass(frozen=True)
 class Presets:
     """The recipes that ship with the studio."""
 
-    command: Annotated[PresetsList, subcommand(name="list")] | Annotated[PresetsShow, subcommand(name="show")]
+    command: PresetsCommand
 
 
 @dataclass(frozen=True)
@@ -292,18 +297,21 @@ class PriorEvaluate:
     sampling: EvaluateConfig = field(default_factory=EvaluateConfig)
 
 
+PriorCommand = (
+    Annotated[PriorInfo, subcommand(name="info")]
+    | Annotated[PriorVocab, subcommand(name="vocab")]
+    | Annotated[PriorBuildCatalogue, subcommand(name="build-catalogue")]
+    | Annotated[PriorRenderData, subcommand(name="render-data")]
+    | Annotated[PriorTrain, subcommand(name="train")]
+    | Annotated[PriorEvaluate, subcommand(name="evaluate")]
+)
+
+
 @dataclass(frozen=True)
 class Prior:
     """Look at priors, and make your own."""
 
-    command: (
-        Annotated[PriorInfo, subcommand(name="info")]
-        | Annotated[PriorVocab, subcommand(name="vocab")]
-        | Annotated[PriorBuildCatalogue, subcommand(name="build-catalogue")]
-        | Annotated[PriorRenderData, subcommand(name="render-data")]
-        | Annotated[PriorTrain, subcommand(name="train")]
-        | Annotated[PriorEvaluate, subcommand(name="evaluate")]
-    )
+    command: PriorCommand
 
 
 @dataclass(frozen=True)
@@ -402,21 +410,24 @@ class JobsWork:
     workspace: Workspace = Path("workspace")
 
 
+JobsCommand = (
+    Annotated[JobsSubmit, subcommand(name="submit")]
+    | Annotated[JobsList, subcommand(name="list")]
+    | Annotated[JobsShow, subcommand(name="show")]
+    | Annotated[JobsCancel, subcommand(name="cancel")]
+    | Annotated[JobsPause, subcommand(name="pause")]
+    | Annotated[JobsResume, subcommand(name="resume")]
+    | Annotated[JobsRetry, subcommand(name="retry")]
+    | Annotated[JobsMove, subcommand(name="move")]
+    | Annotated[JobsWork, subcommand(name="work")]
+)
+
+
 @dataclass(frozen=True)
 class Jobs:
     """A queue of runs that outlives its workers."""
 
-    command: (
-        Annotated[JobsSubmit, subcommand(name="submit")]
-        | Annotated[JobsList, subcommand(name="list")]
-        | Annotated[JobsShow, subcommand(name="show")]
-        | Annotated[JobsCancel, subcommand(name="cancel")]
-        | Annotated[JobsPause, subcommand(name="pause")]
-        | Annotated[JobsResume, subcommand(name="resume")]
-        | Annotated[JobsRetry, subcommand(name="retry")]
-        | Annotated[JobsMove, subcommand(name="move")]
-        | Annotated[JobsWork, subcommand(name="work")]
-    )
+    command: JobsCommand
 
 
 @dataclass(frozen=True)

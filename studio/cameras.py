@@ -195,8 +195,7 @@ class MultiView:
     def __call__(self, progress: float, rng: torch.Generator) -> Cameras:
         """The sets one after the other; the views of each in the order of their azimuth."""
         config, count = self.config, count_at(self.config.sets_per_step, progress)
-        first = 360.0 * torch.rand(count, 1, generator=rng)
-        azimuth = (first + torch.arange(config.views) * (360.0 / config.views)) % 360.0
+        azimuth = _around(count, config.views, rng)
         elevation = _between(config.elevation_deg, progress, count, rng)
         return orbit(azimuth.flatten(), elevation.repeat_interleave(config.views), self.size, self.size)
 
@@ -237,8 +236,7 @@ class Aligned:
         if config.to == "video":
             front = torch.zeros(config.views)
             return self.seen_from(front, front)
-        turn = 360.0 * torch.rand(1, generator=rng)
-        azimuth = (turn + torch.arange(config.views) * (360.0 / config.views)) % 360.0
+        (azimuth,) = _around(1, config.views, rng)
         return self.seen_from(azimuth, _between(config.elevation_deg, progress, 1, rng).expand_as(azimuth))
 
     def seen_from(
@@ -303,6 +301,11 @@ def filmed(cameras: Cameras, times: Float[Tensor, "t"]) -> Cameras:
     """Each camera at each of some instants: one clip after the other."""
     rows = torch.arange(len(cameras)).repeat_interleave(len(times))
     return replace(cameras[rows], time=times.repeat(len(cameras)))
+
+
+def _around(sets: int, views: int, rng: torch.Generator) -> Float[Tensor, "s v"]:
+    """Azimuths in degrees of sets of views, evenly spaced from one that is drawn for each set."""
+    return (360.0 * torch.rand(sets, 1, generator=rng) + torch.arange(views) * (360.0 / views)) % 360.0
 
 
 def _between(interval: Range, progress: float, count: int, rng: torch.Generator) -> Float[Tensor, "n"]:

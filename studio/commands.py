@@ -41,7 +41,7 @@ def perform(command: arguments.Command) -> int:
             return run_commands.perform(command)
 
 
-def presets(command: arguments.PresetsList | arguments.PresetsShow) -> int:
+def presets(command: arguments.PresetsCommand) -> int:
     """Names the presets, or prints one with every key."""
     match command:
         case arguments.PresetsList():

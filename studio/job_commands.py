@@ -29,9 +29,7 @@ from studio.jobs.table import read_table
 from studio.recipes.config import AssetFormat
 
 
-def perform(
-    command: arguments.JobsSubmit | arguments.JobsList | arguments.OneJob | arguments.JobsWork,
-) -> int:
+def perform(command: arguments.JobsCommand) -> int:
     """Carries a command out; returns the exit code.
 
     Raises:
@@ -70,8 +68,6 @@ def perform(
                     return asked_to_stop() or (command.with_parent and os.getppid() != parent)
 
                 Worker(queue, name).work(wants_to_stop, command.until_empty)
-        case arguments.OneJob():
-            raise AssertionError("only its kinds are commands")
         case _:
             assert_never(command)
     return 0

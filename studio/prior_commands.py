@@ -42,14 +42,7 @@ _TRAIN_LINE_EVERY_S = 10.0
 _EXAMPLE_FRAMES = 16
 
 
-def perform(
-    command: arguments.PriorInfo
-    | arguments.PriorVocab
-    | arguments.PriorBuildCatalogue
-    | arguments.PriorRenderData
-    | arguments.PriorTrain
-    | arguments.PriorEvaluate,
-) -> int:
+def perform(command: arguments.PriorCommand) -> int:
     """Looks at priors, and makes them; returns the exit code.
 
     Raises:

@@ -29,9 +29,7 @@ from studio.guidance.methods import citations
 from studio.meshes import load_mesh, normalised
 from studio.priors import weights
 from studio.recipes import load
-from studio.recipes.config import (
-    Recipe,
-)
+from studio.recipes.config import Recipe
 from studio.renderers.raster import MeshRenderer
 from studio.run.asked import Asked
 from studio.run.build import build_device
@@ -39,9 +37,6 @@ from studio.run.build_prior import build_prior
 from studio.run.forecast import forecast
 from studio.run.session import Run
 from studio.run.views import drawn
-
-_TRAIN_LINE_EVERY_S = 10.0
-_EXAMPLE_FRAMES = 16
 
 
 def perform(

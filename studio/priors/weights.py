@@ -20,7 +20,6 @@ from typing import Literal
 
 from studio.errors import StudioError, nearest
 
-GIB = 2**30
 OFFLINE_VARIABLES = ("STUDIO_OFFLINE", "HF_HUB_OFFLINE")
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 _PARTS = (

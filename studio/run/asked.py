@@ -130,16 +130,15 @@ def _image_line(recipe: Recipe, preset: str, image: Path) -> str:
 
 def _moving(recipe: Recipe, asset: Path) -> Recipe:
     """The recipe's stages in which something moves, which begin with a file."""
-    stages = [stage for stage in recipe.stages if isinstance(stage.scene, DeformableConfig)]
-    if not stages:
+    moving = [(stage, stage.scene) for stage in recipe.stages if isinstance(stage.scene, DeformableConfig)]
+    if not moving:
         raise StudioError(
             f"--asset is {asset}, and in {recipe.preset} nothing moves that could begin with a file; try "
             "--preset pla4d-draft."
         )
-    scene = stages[0].scene
-    assert isinstance(scene, DeformableConfig)
-    first = replace(stages[0], scene=replace(scene, shape=_shape_of(scene.shape, asset)))
-    return replace(recipe, stages=(first, *stages[1:]))
+    (stage, scene), *later = moving
+    first = replace(stage, scene=replace(scene, shape=_shape_of(scene.shape, asset)))
+    return replace(recipe, stages=(first, *(stage for stage, _ in later)))
 
 
 def _shape_of(

@@ -104,6 +104,32 @@ def test_prompt_that_names_nothing_known(refused: Refused, models: Path) -> None
 
 
 @pytest.mark.parametrize(
+    ("preset", "choice"),
+    [
+        ("default", "stages.0.renderer.backend=gsplat"),
+        ("nerf", "stages.0.renderer.backend=nerfacc"),
+        ("nerf", "stages.0.renderer.network=tinycudann"),
+    ],
+)
+def test_package_that_needs_a_gpu(refused: Refused, models: Path, preset: str, choice: str) -> None:
+    option, package = choice.removeprefix("stages.0.").split("=")
+    said = refused(
+        "generate",
+        "a red cube",
+        "--prior",
+        models,
+        "--preset",
+        preset,
+        "--set",
+        "device=cpu",
+        "--set",
+        choice,
+    )
+    assert f"{package} backend needs a CUDA device" in said
+    assert f"use {option} = 'auto'" in said
+
+
+@pytest.mark.parametrize(
     ("arguments", "says"),
     [
         (["--preset", "defualt"], "Did you mean 'default'?"),

@@ -37,6 +37,7 @@ from studio.recipes.config import (
 )
 from studio.recipes.guidance import PixelsConfig
 from studio.recipes.ramps import Ramp
+from studio.renderers import optional
 from studio.renderers.cutouts import CutoutRenderer
 from studio.renderers.meshes import RasterRenderer
 from studio.renderers.raster import studio_light
@@ -119,8 +120,11 @@ def build_stages(
         beside: the priors that terms of guidance name for themselves; None builds them here.
 
     Raises:
-        StudioError: a prior cannot serve its method or the stage's cameras, or cannot be had.
+        StudioError: a prior cannot serve its method or the stage's cameras, or cannot be had; a package that
+            the renderer is to draw with cannot run here.
     """
+    for stage in recipe.stages:
+        _refuse_absent_packages(stage.renderer, build_device(recipe))
     if beside is None:
         chosen = priors_beside(recipe, build_device(recipe))
         beside = {config: other.prior for config, other in chosen.items()}
@@ -142,6 +146,14 @@ def build_renderer(config: RendererConfig, footprints: bool = False) -> Renderer
             return CutoutRenderer()
         case _:
             assert_never(config)
+
+
+def _refuse_absent_packages(config: RendererConfig, device: torch.device) -> None:
+    """Refuse what the first drawing would refuse."""
+    chosen = {getattr(config, option, "auto") for option in ("backend", "network")}
+    for package in optional.PACKAGES:
+        if package.name in chosen:
+            package.insist(device)
 
 
 def _build_stage(stage: Stage, recipe: Recipe, priors: Mapping[PriorConfig, Prior]) -> BuiltStage:

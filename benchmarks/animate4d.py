@@ -33,7 +33,8 @@ from studio.recipes.guidance import PixelsConfig, TruthTarget
 from studio.recipes.load import load
 from studio.run.build import build_stages
 from studio.run.build_prior import build_prior
-from studio.run.optimize import initial_state, optimize
+from studio.run.optimize import optimize
+from studio.run.state import initial_state
 from studio.run.targets import Known
 from studio.run.views import drawn, held_out_cameras
 

@@ -58,8 +58,8 @@ from studio.renderers.instants import render
 from studio.renderers.raster import MeshRenderer
 from studio.run.build import build_renderer
 from studio.run.handover import handed_over
-from studio.run.optimize import Particle
 from studio.run.session import slug
+from studio.run.state import Particle
 from studio.run.views import drawn, held_out_cameras
 from studio.scenes.deformation import Deformable
 from studio.scenes.gaussians import Gaussians

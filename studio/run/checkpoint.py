@@ -16,7 +16,7 @@ from torch import Tensor
 from studio.errors import StudioError
 from studio.export.files import write_bytes
 from studio.recipes.config import Recipe, SceneConfig
-from studio.run.optimize import LoopState, Particle, adam
+from studio.run.state import LoopState, Particle, adam
 from studio.run.watchdogs import Alarms
 from studio.scenes.kinds import scene_from_state
 from studio.scenes.topology import TopologyState

@@ -25,7 +25,8 @@ from studio.recipes.config import (
 from studio.recipes.ramps import count_at
 from studio.run.build import build_device, build_stages
 from studio.run.build_prior import ChosenPrior
-from studio.run.optimize import initial_state, optimize
+from studio.run.optimize import optimize
+from studio.run.state import initial_state
 
 TRIAL_STEPS = 3
 

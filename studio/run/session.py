@@ -40,7 +40,8 @@ from studio.run.build import BuiltStage, build_device, build_renderer, build_sta
 from studio.run.build_prior import ChosenPrior, build_prior
 from studio.run.events import EventLog
 from studio.run.metrics import combined, final_metrics
-from studio.run.optimize import LoopState, initial_state, optimize
+from studio.run.optimize import optimize
+from studio.run.state import LoopState, initial_state
 from studio.run.views import clip_cameras, detached, drawn, side_cameras
 from studio.scenes.clipart import Clipart, drawing_file
 from studio.scenes.deformation import Deformable

@@ -22,7 +22,8 @@ from studio.renderers.splatting import SplatRenderer
 from studio.run.align import DistanceCurve, front_curve, prior_curve
 from studio.run.build_prior import build_prior
 from studio.run.checkpoint import save
-from studio.run.optimize import initial_state, optimize
+from studio.run.optimize import optimize
+from studio.run.state import initial_state
 from studio.run.views import drawn
 from studio.scenes.gaussians import Gaussians
 from studio.types import Mesh

@@ -24,7 +24,8 @@ from studio.recipes.load import load, preset_names
 from studio.run.asked import Asked
 from studio.run.build import BuiltStage, build_stages
 from studio.run.build_prior import build_prior
-from studio.run.optimize import initial_state, optimize
+from studio.run.optimize import optimize
+from studio.run.state import initial_state
 from tests.priors import models, video_models
 from tests.run.test_presets import asks_one_prior
 

@@ -16,7 +16,8 @@ from studio.priors.latent import load_latent_prior
 from studio.recipes.load import load
 from studio.run.build import build_stages
 from studio.run.build_prior import build_prior
-from studio.run.optimize import initial_state, optimize
+from studio.run.optimize import optimize
+from studio.run.state import initial_state
 from studio.types import Cameras, Conditioning
 from tests.priors import models
 from tests.priors.test_debiasing import save_bert

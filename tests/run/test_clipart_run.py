@@ -25,7 +25,8 @@ from studio.renderers.cutouts import CutoutRenderer
 from studio.run.build import BuiltStage, build_stages
 from studio.run.build_prior import build_prior
 from studio.run.checkpoint import save
-from studio.run.optimize import initial_state, optimize
+from studio.run.optimize import optimize
+from studio.run.state import initial_state
 from studio.run.views import detached
 from studio.scenes.clipart import Clipart
 from tests.conftest import Said

@@ -15,7 +15,8 @@ from studio.recipes.load import load
 from studio.run.build import build_stages
 from studio.run.build_prior import build_prior
 from studio.run.controls import SIZE, Landmarks
-from studio.run.optimize import initial_state, optimize
+from studio.run.optimize import optimize
+from studio.run.state import initial_state
 from studio.types import Cameras
 from tests.priors import models
 

@@ -9,7 +9,8 @@ import pytest
 from studio.run.build_prior import build_prior
 from studio.run.depth import depth_confidence, seen_apart
 from studio.run.metrics import final_metrics
-from studio.run.optimize import initial_state, optimize
+from studio.run.optimize import optimize
+from studio.run.state import initial_state
 from tests.run.test_moving_run import CPU, moving_recipe
 from tests.run.test_optimize import built
 from tests.run.tiny import tiny_recipe

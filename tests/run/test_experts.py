@@ -30,7 +30,9 @@ from studio.reports import StepReport
 from studio.run.build import BuiltStage, build_stages
 from studio.run.build_prior import build_prior
 from studio.run.checkpoint import save
-from studio.run.optimize import _counting, _guide, _Shown, initial_state, optimize
+from studio.run.optimize import optimize
+from studio.run.state import initial_state
+from studio.run.step import Moment, Shown, counting, guide
 from studio.types import Cameras, Conditioning, GuidanceOutput, RenderOutput, Splats
 from tests.priors import models as tiny
 from tests.run.test_optimize import Counting, with_guidance
@@ -154,9 +156,9 @@ def test_the_stages_own_views_are_drawn_only_where_a_term_sees_them(
 
     listening = replace(stage, renderer=drawing)
     for step, report in enumerate(optimize(recipe, (listening,), initial_state(recipe, CPU))):
-        counting = _counting(recipe, stage, step, step / 6)
-        assert len(counting) == (2 if share is None else 1)
-        assert [len(alpha) for alpha in drawn] == [(3, 1)[place] for place in counting]
+        taking = counting(stage, Moment(recipe.seed, step, step, step / 6))
+        assert len(taking) == (2 if share is None else 1)
+        assert [len(alpha) for alpha in drawn] == [(3, 1)[place] for place in taking]
         assert report.statistics["images"] == sum(map(len, drawn))
         assert report.losses["sparsity"] == float(drawn[0].mean())
         drawn.clear()
@@ -219,12 +221,13 @@ def test_the_mean_gradient_is_the_sum_by_shares(models: Path) -> None:
     )
     rgb = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(1)).requires_grad_()
     render = RenderOutput(rgb, torch.ones(2, 1, 16, 16))
-    shown = {None: _Shown(cameras, (render,), render, cameras, colors)}
+    shown = {None: Shown(cameras, (render,), render, cameras, colors)}
 
     def gradients(stage: BuiltStage, step: int) -> dict[str, torch.Tensor]:
         found = {}
-        for place in _counting(recipe, stage, step, 0.5):
-            weight, output = _guide(recipe, stage, place, step, 0.5, shown)
+        now = Moment(recipe.seed, step, step, 0.5)
+        for place in counting(stage, now):
+            weight, output = guide(stage, place, now, shown)
             gradient = torch.autograd.grad(weight * output.loss, rgb)[0]
             found[stage.terms[place].name] = gradient.flatten().double()
         return found

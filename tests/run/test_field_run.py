@@ -11,8 +11,9 @@ import torch
 
 from studio.errors import StudioError
 from studio.run.checkpoint import save
-from studio.run.optimize import initial_state, optimize
+from studio.run.optimize import optimize
 from studio.run.session import Run
+from studio.run.state import initial_state
 from studio.scenes.field import RadianceField
 from tests.run.test_optimize import built
 from tests.run.tiny import resumed, tiny_recipe

@@ -16,8 +16,10 @@ from studio.recipes.load import read, to_toml
 from studio.run.build import BuiltTerm
 from studio.run.checkpoint import save
 from studio.run.handover import handed_over
-from studio.run.optimize import draw_cameras, initial_state, optimize
+from studio.run.optimize import optimize
 from studio.run.session import Run
+from studio.run.state import initial_state
+from studio.run.step import Moment, draw_cameras
 from studio.scenes.deformation import Deformable
 from studio.scenes.gaussians import Gaussians
 from studio.splats import read_ply
@@ -99,7 +101,7 @@ def test_a_term_sees_views_and_instants_of_its_own(models: Path) -> None:
     reports = list(optimize(recipe, (heard,), initial_state(recipe, CPU)))
     assert {report.statistics["images"] for report in reports} == {5.0}
     for step, (first, second) in enumerate(zip(shown["sds"], shown["sds_1"], strict=True)):
-        expected = draw_cameras(recipe, stages[0], step, 0.0, CPU, 1)
+        expected = draw_cameras(stages[0], Moment(recipe.seed, step, step, 0.0), CPU, 1)
         assert first.time is not None and second.time is not None and expected.time is not None
         assert set(first.time.tolist()) <= {0.0, 0.25, 0.5, 0.75, 1.0}
         assert torch.equal(second.world_to_camera, expected.world_to_camera)
@@ -212,12 +214,12 @@ def test_cameras_of_a_step_have_the_recipes_instants(models: Path) -> None:
     recipe = moving_recipe(models)
     (stage,) = built(recipe)
     for step in range(5):
-        cameras = draw_cameras(recipe, stage, step, 0.0, CPU)
+        cameras = draw_cameras(stage, Moment(recipe.seed, step, step, 0.0), CPU)
         assert cameras.time is not None and set(cameras.time.tolist()) <= {0.0, 0.25, 0.5, 0.75, 1.0}
-        again = draw_cameras(recipe, stage, step, 0.0, CPU)
+        again = draw_cameras(stage, Moment(recipe.seed, step, step, 0.0), CPU)
         assert torch.equal(again.time, cameras.time)
     still = tiny_recipe(models)
-    assert draw_cameras(still, built(still)[0], 0, 0.0, CPU).time is None
+    assert draw_cameras(built(still)[0], Moment(still.seed, 0, 0, 0.0), CPU).time is None
 
 
 def test_recipes_of_what_moves_come_back_from_their_file(models: Path, tmp_path: Path) -> None:

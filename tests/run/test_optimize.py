@@ -15,7 +15,9 @@ from studio.recipes.config import Recipe, WatchdogsConfig
 from studio.run.build import BuiltStage, BuiltTerm, build_device, build_stages
 from studio.run.build_prior import build_prior
 from studio.run.checkpoint import save
-from studio.run.optimize import burnt_share, initial_state, locate, optimize
+from studio.run.optimize import locate, optimize
+from studio.run.state import initial_state
+from studio.run.step import burnt_share
 from studio.types import Conditioning, GuidanceOutput, RenderOutput
 from tests.run.tiny import equal, resumed, tiny_recipe
 

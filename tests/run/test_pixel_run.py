@@ -16,7 +16,8 @@ from studio.recipes.config import Recipe
 from studio.recipes.guidance import TruthTarget
 from studio.run.build import build_stages
 from studio.run.build_prior import build_prior
-from studio.run.optimize import initial_state, optimize
+from studio.run.optimize import optimize
+from studio.run.state import initial_state
 from studio.run.targets import build_target
 from tests.run.test_moving_run import moving_recipe
 from tests.run.tiny import tiny_recipe

@@ -27,7 +27,8 @@ from studio.recipes.guidance import FootageConfig, PixelsConfig
 from studio.recipes.load import load, preset_names
 from studio.run.build import build_stages
 from studio.run.build_prior import build_prior
-from studio.run.optimize import initial_state, optimize
+from studio.run.optimize import optimize
+from studio.run.state import initial_state
 
 
 def asks_one_prior(preset: str) -> bool:

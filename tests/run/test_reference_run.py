@@ -25,7 +25,8 @@ from studio.renderers.instants import render
 from studio.run.build import build_stages
 from studio.run.build_prior import build_prior
 from studio.run.metrics import identity_db
-from studio.run.optimize import initial_state, optimize
+from studio.run.optimize import optimize
+from studio.run.state import initial_state
 from studio.run.targets import build_target
 from studio.scenes.clipart import Clipart
 from tests.conftest import Said

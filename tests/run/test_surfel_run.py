@@ -10,7 +10,8 @@ import torch
 
 from studio.errors import StudioError
 from studio.run.checkpoint import load, save
-from studio.run.optimize import initial_state, optimize
+from studio.run.optimize import optimize
+from studio.run.state import initial_state
 from studio.scenes.gaussians import Gaussians
 from tests.run.test_optimize import built
 from tests.run.tiny import tiny_recipe

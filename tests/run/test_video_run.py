@@ -22,7 +22,8 @@ from studio.recipes.guidance import SdsConfig, UniformTimes
 from studio.recipes.load import load
 from studio.run.build import build_stages
 from studio.run.build_prior import build_prior
-from studio.run.optimize import initial_state, optimize
+from studio.run.optimize import optimize
+from studio.run.state import initial_state
 from studio.schedule import NoiseSchedule
 from studio.types import Condition, Conditioning, PromptEmbedding
 from tests.conftest import Said

@@ -12,7 +12,8 @@ from studio.recipes.load import load
 from studio.run.build import BuiltStage
 from studio.run.checkpoint import load as load_state
 from studio.run.checkpoint import save
-from studio.run.optimize import LoopState, initial_state, optimize
+from studio.run.optimize import optimize
+from studio.run.state import LoopState, initial_state
 
 CPU = torch.device("cpu")
 

@@ -10,7 +10,7 @@ import torch
 from studio.ops.rotations import quats_to_rotations
 from studio.recipes.config import DensifyConfig, GaussiansConfig, RelocateConfig
 from studio.renderers.splatting import SplatRenderer
-from studio.run.optimize import adam
+from studio.run.state import adam
 from studio.scenes.gaussians import Gaussians, GaussianTensors, as_surfels
 from studio.scenes.topology import (
     Densify,

@@ -14,7 +14,7 @@ from studio.ops.skinning import nearest
 from studio.recipes.config import DeformableConfig, GaussiansConfig, NodesConfig, PerceptronConfig
 from studio.renderers.instants import render
 from studio.renderers.splatting import SplatRenderer
-from studio.run.optimize import adam
+from studio.run.state import adam
 from studio.run.views import drawn
 from studio.scenes.deformation import Deformable
 from studio.scenes.gaussians import Gaussians

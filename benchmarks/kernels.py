@@ -4,7 +4,8 @@ Run ``python benchmarks/kernels.py``, or name groups: ``python benchmarks/kernel
 Columns: the largest relative difference of the results; processor time with one thread, ours and the peer's,
 the least of several runs that take turns; their ratio, and the ratio that the studio aims at; our wall time
 with one thread and with all, and what they gain. ``pip install '.[bench]'`` brings DEODR;
-``benchmarks/peers/opensplat.py`` says how to have OpenSplat. The group ``gpu`` is a table of its own.
+``benchmarks/peers/opensplat.py`` says how to have OpenSplat; PyTorch3D and what runs on GPUs only has to be
+compiled (docs/recipes.md). The group ``gpu`` is a table of its own.
 """
 
 from __future__ import annotations

@@ -67,6 +67,31 @@ def test_from_inside_what_is_behind_the_camera_is_not_drawn() -> None:
     assert_alike(theirs.depth * same[:, None], ours.depth * same[:, None], 1e-3)
 
 
+def test_broken_triangles_are_not_drawn() -> None:
+    """Nor do they take gradients; in double precision, as the caller's."""
+    pytest.importorskip("pytorch3d")
+    vertices, faces = truth.ball()
+    vertices[3, 0], vertices[9, 1] = torch.nan, torch.inf
+    faces = torch.cat([faces, faces[:5, [0, 0, 1]]])
+    found = []
+    for find in (pytorch3d_backend.rasterize, rasterize):
+        positions = truth.seen(vertices.double()).requires_grad_()
+        fragments = find(positions, faces, 40, 29, slopes=True)
+        assert fragments.slopes is not None
+        loss = fragments.weights.square().sum() + fragments.depth.sum() + fragments.slopes.square().sum()
+        found.append((fragments.face, fragments.weights, torch.autograd.grad(loss, positions)[0]))
+    (face, weights, v), (our_face, our_weights, our_v) = found
+    assert torch.equal(face, our_face) and weights.dtype == torch.float64
+    assert_alike(weights, our_weights, 1e-3)
+    assert_alike(v, our_v, 1e-3)
+
+
+def test_no_faces_show_nothing() -> None:
+    vertices, faces = truth.ball()
+    fragments = pytorch3d_backend.rasterize(truth.seen(vertices), faces[:0], 40, 29, slopes=True)
+    assert bool((fragments.face == -1).all()) and not fragments.weights.any()
+
+
 @pytest.mark.parametrize("textured", [False, True])
 def test_the_renderer_draws_the_same_pictures(textured: bool) -> None:
     """Soft outlines too, and gradients on vertices and texels; but for pixels on edges."""

@@ -130,23 +130,28 @@ class ViewPrompts:
         self._blend = blend
         self._suppresses = turned_null_prompt != ""
         turned = ", ".join(text for text in (null_prompt, turned_null_prompt) if text)
-        self._null = prior.encode_prompts(
+        nulls = (
             [null_prompt if direction is Direction.FRONT else turned for direction in _DIRECTIONS]
             if self._suppresses
             else [null_prompt]
         )
-        self._plain = prior.encode_prompts([prompt]) if plain else None
-        self._views = prior.encode_prompts([self.texts[direction] for direction in _DIRECTIONS])
         self._front_only = tuple(negative.front_only for negative in negatives)
-        self._negatives = tuple(
-            prior.encode_prompts(
+        parts = [
+            nulls,
+            [prompt] if plain else [],
+            [self.texts[direction] for direction in _DIRECTIONS],
+            *(
                 [
                     self.texts[direction] + negative.text if negative.extends_prompt else negative.text
                     for direction in _DIRECTIONS
                 ]
-            )
-            for negative in negatives
-        )
+                for negative in negatives
+            ),
+        ]
+        # All in one call: a text encoder can be larger than the model, and is loaded for the call.
+        embedded = prior.encode_prompts([text for part in parts for text in part])
+        self._null, told_plainly, self._views, *self._negatives = _split(embedded, list(map(len, parts)))
+        self._plain = told_plainly if plain else None
 
     def __call__(self, cameras: Cameras, background: Float[Tensor, "b 3"] | None = None) -> Conditioning:
         """The branches for a batch of cameras.
@@ -242,6 +247,12 @@ def _rows(embedding: PromptEmbedding, places: Int[Tensor, "b"]) -> PromptEmbeddi
     places = places.to(embedding.tokens.device)
     pooled = None if embedding.pooled is None else embedding.pooled[places]
     return PromptEmbedding(embedding.tokens[places], pooled)
+
+
+def _split(embedding: PromptEmbedding, sizes: list[int]) -> list[PromptEmbedding]:
+    tokens = torch.split(embedding.tokens, sizes)
+    pooled = [None] * len(sizes) if embedding.pooled is None else torch.split(embedding.pooled, sizes)
+    return [PromptEmbedding(*rows) for rows in zip(tokens, pooled, strict=True)]
 
 
 def _where(mask: Bool[Tensor, "b"], yes: PromptEmbedding, no: PromptEmbedding) -> PromptEmbedding:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+import tests.annotations  # noqa: F401  (pyproject.toml names what is in it)
+
 # Before torch is imported, here and in programs that tests start: a worker of `make test` has one core.
 os.environ["OMP_NUM_THREADS"] = "1"
 

@@ -6,9 +6,10 @@ the one that was loaded, bit for bit. LoRA: Hu et al. 2021, arXiv:2106.09685.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -98,36 +99,35 @@ class LowRankCopy:
 
     @contextmanager
     def _attached(self, cameras: Cameras | None) -> Iterator[None]:
-        handles = [layer.register_forward_hook(self._changed(name)) for name, layer in self._layers.items()]
+        weights = self._weights
+        handles = [
+            layer.register_forward_hook(partial(_changed, weights[f"{name}.down"], weights[f"{name}.up"]))
+            for name, layer in self._layers.items()
+        ]
         if self._level_embedding is not None and cameras is not None:
-            handles.append(self._level_embedding.register_forward_hook(self._with_camera(cameras)))
+            turned = partial(_turned, weights["camera.first"], weights["camera.second"], cameras)
+            handles.append(self._level_embedding.register_forward_hook(turned))
         try:
             yield
         finally:
             for handle in handles:
                 handle.remove()
 
-    def _changed(self, name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
-        down, up = self._weights[f"{name}.down"], self._weights[f"{name}.up"]
-
-        def hook(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-            change = functional.linear(functional.linear(inputs[0].to(down.dtype), down), up)
-            return output + change.to(output.dtype)
-
-        return hook
-
-    def _with_camera(self, cameras: Cameras) -> Callable[[nn.Module, object, Tensor], Tensor]:
-        first, second = self._weights["camera.first"], self._weights["camera.second"]
-
-        def hook(layer: nn.Module, inputs: object, output: Tensor) -> Tensor:
-            features = camera_features(cameras).to(first)
-            embedded = functional.linear(functional.silu(functional.linear(features, first)), second)
-            return output + embedded.to(output.dtype)
-
-        return hook
-
     def _add(self, name: str, value: Tensor, device: torch.device) -> None:
         self._weights[name] = nn.Parameter(value.to(device, torch.float32))
+
+
+def _changed(down: Tensor, up: Tensor, _: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+    change = functional.linear(functional.linear(inputs[0].to(down.dtype), down), up)
+    return output + change.to(output.dtype)
+
+
+def _turned(
+    first: Tensor, second: Tensor, cameras: Cameras, _: nn.Module, inputs: object, output: Tensor
+) -> Tensor:
+    features = camera_features(cameras).to(first)
+    embedded = functional.linear(functional.silu(functional.linear(features, first)), second)
+    return output + embedded.to(output.dtype)
 
 
 def _level_embedding(network: nn.Module) -> nn.Module:

@@ -1,18 +1,12 @@
 """Every guidance method on every family of diffusion models: what runs two steps, and what is refused.
 
-Methods are those of the recipes' union, so a new one joins by being in it. One command runs them all:
-
-    python -m tests.guidance.matrix [cpu|cuda] [float32|float16|bfloat16] [FAMILY...]
+Methods are those of the recipes' union, so a new one joins by being in it.
 """
 
 from __future__ import annotations
 
-import json
-import sys
-import tempfile
-import warnings
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -104,28 +98,10 @@ def two_steps(
     return Outcome(None, float((rgb.detach() - start).abs().max()), bool(rgb.isfinite().all()))
 
 
-def matrix(device: str, dtype: torch.dtype, families: Iterable[str]) -> dict[str, dict[str, Outcome]]:
-    """The outcome of every method on some families."""
-    outcomes: dict[str, dict[str, Outcome]] = {}
-    for name in families:
-        with tempfile.TemporaryDirectory() as folder:
-            prior = load_family(name, Path(folder) / "prior", device, dtype)
-            seen = load_family("mvdream", Path(folder) / "seen", device, dtype)
-            outcomes[name] = {kind: two_steps(make(), prior, device, seen) for kind, make in METHODS.items()}
-    return outcomes
-
-
-def main(device: str = "cpu", precision: str = "float32", *families: str) -> None:
-    """Prints the matrix as JSON; one line a pair that is refused goes to the error stream."""
-    warnings.simplefilter("ignore")
-    torch.set_num_threads(1)
-    outcomes = matrix(device, getattr(torch, precision), families or FAMILIES)
-    for name, row in outcomes.items():
-        for kind, outcome in row.items():
-            if outcome.refused is not None:
-                print(f"{name} x {kind}: {outcome.refused}", file=sys.stderr)
-    print(json.dumps({name: {kind: asdict(o) for kind, o in row.items()} for name, row in outcomes.items()}))
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])
+def row(
+    name: str, folder: Path, device: str = "cpu", dtype: torch.dtype | None = None
+) -> Mapping[str, Outcome]:
+    """The outcome of every method on a family."""
+    prior = load_family(name, folder / "prior", device, dtype)
+    seen = load_family("mvdream", folder / "seen", device, dtype)
+    return {kind: two_steps(make(), prior, device, seen) for kind, make in METHODS.items()}

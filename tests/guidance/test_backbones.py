@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import get_args
 
@@ -17,7 +15,7 @@ from studio.guidance.refusals import asked_branches
 from studio.guidance.state import Branch
 from studio.recipes.guidance import GuidanceConfig, InvertedNoise, IsmConfig, SdsConfig, TsmConfig
 from studio.schedule import NoiseSchedule
-from tests.guidance.matrix import METHODS, Outcome, load_family, two_steps
+from tests.guidance.matrix import METHODS, Outcome, load_family, row, two_steps
 from tests.priors.models import FAMILIES
 
 # A distilled model has no unconditional branch; at guidance scale 1 SDS does not ask for it.
@@ -34,28 +32,8 @@ OTHER_CHANNELS = ("small", "if")
 OF_CLIPS = ("modelscope",)
 """One that denoises clips stands for all: they differ in what they are told."""
 
-Matrix = dict[str, dict[str, Outcome]]
 
-
-def matrix(device: str, precision: str) -> Matrix:
-    """The whole matrix, in two processes of one thread: there the annotations are not executed, which would
-    take most of the time. Other tests execute them on every family and on every method.
-    """
-    command = [sys.executable, "-m", "tests.guidance.matrix", device, precision]
-    families, pipe = [*FAMILIES, *OF_CLIPS], subprocess.PIPE
-    halves = [
-        subprocess.Popen([*command, *half], stdout=pipe, stderr=pipe, text=True)
-        for half in (families[::2], families[1::2])
-    ]
-    rows = {}
-    for half in halves:
-        output, errors = half.communicate()
-        assert half.returncode == 0, errors[-3000:]
-        rows |= json.loads(output.splitlines()[-1])
-    return {name: {kind: Outcome(**outcome) for kind, outcome in row.items()} for name, row in rows.items()}
-
-
-def assert_as_expected(name: str, row: dict[str, Outcome]) -> None:
+def assert_as_expected(name: str, row: Mapping[str, Outcome]) -> None:
     """Each method runs, or is refused for what the family is and what the paper's formula holds."""
     assert row.keys() == METHODS.keys()
     for kind, outcome in row.items():
@@ -83,14 +61,9 @@ def assert_as_expected(name: str, row: dict[str, Outcome]) -> None:
             assert reason in outcome.refused and "\n" not in outcome.refused
 
 
-@pytest.fixture(scope="module")
-def on_cpu() -> Matrix:
-    return matrix("cpu", "float32")
-
-
 @pytest.mark.parametrize("name", [*FAMILIES, *OF_CLIPS])
-def test_two_steps_or_a_reason(on_cpu: Matrix, name: str) -> None:
-    assert_as_expected(name, on_cpu[name])
+def test_two_steps_or_a_reason(name: str, tmp_path: Path) -> None:
+    assert_as_expected(name, row(name, tmp_path))
 
 
 def test_the_matrix_has_every_method() -> None:

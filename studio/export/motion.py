@@ -11,8 +11,9 @@ from torch import Tensor
 
 from studio.export.shapes import Moving
 from studio.meshes import smooth_normals
+from studio.ops.neighbours import nearest
 from studio.ops.rotations import quat_product
-from studio.ops.skinning import carried, nearest
+from studio.ops.skinning import carried
 from studio.types import Animation, Mesh, Rig, Splats
 
 _CARRIERS = 4

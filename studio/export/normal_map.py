@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -13,6 +12,7 @@ from torch import Tensor
 from studio.export.corners import split_corners, tangents
 from studio.meshes import GUTTER_PX, smooth_normals
 from studio.ops.mesh_raster import dilate, interpolate, rasterize_uv
+from studio.ops.neighbours import nearest
 from studio.types import Mesh
 
 _NEIGHBOURS = 4
@@ -58,12 +58,10 @@ def _normals_near(
     places: Float[Tensor, "t 3"], facing: Float[Tensor, "t 3"], dense: Mesh
 ) -> Float[Tensor, "t 3"]:
     """The dense surface's normals, a mean of the nearest vertices that face the same side."""
-    from scipy.spatial import cKDTree
-
     normals = smooth_normals(dense.vertices, dense.faces)
-    distances, nearest = cKDTree(dense.vertices.numpy()).query(places.numpy(), k=_NEIGHBOURS)
-    found = normals[torch.from_numpy(np.asarray(nearest, dtype=np.int64))]
+    vertices, distances = nearest(places, dense.vertices, _NEIGHBOURS)
+    found = normals[vertices]
     same_side = (found @ facing[..., None])[..., 0] > 0
-    weights = same_side / torch.from_numpy(distances).float().square().clamp_min(1e-12)
+    weights = same_side / distances.square().clamp_min(1e-12)
     mean = (weights[..., None] * found).sum(1)
     return F.normalize(torch.where(same_side.any(1, keepdim=True), mean, facing), dim=1)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -18,6 +17,7 @@ from studio.export.views import project
 from studio.interfaces import Renderer
 from studio.meshes import GUTTER_PX, smooth_normals, with_uvs
 from studio.ops.mesh_raster import dilate, rasterize_uv
+from studio.ops.neighbours import nearest
 from studio.types import Cameras, Material, Mesh, RenderOutput
 
 _LEAST_FACING = 0.1
@@ -164,14 +164,12 @@ def _from_nearest(
     positions: Float[Tensor, "t 3"], colors: Float[Tensor, "t 3"], known: Bool[Tensor, "t"]
 ) -> Float[Tensor, "t 3"]:
     """The colours, with unknown ones taken from the nearest known point of the surface."""
-    from scipy.spatial import cKDTree
-
     # A few thousand points say enough about places that no view sees.
     sources = torch.nonzero(known)[:, 0]
     sources = sources[:: max(1, len(sources) // 50_000)]
-    _, nearest = cKDTree(positions[sources].numpy()).query(positions[~known].numpy())
+    places, _ = nearest(positions[~known], positions[sources], 1)
     filled = colors.clone()
-    filled[~known] = colors[sources[torch.from_numpy(np.asarray(nearest, dtype=np.int64))]]
+    filled[~known] = colors[sources[places[:, 0]]]
     return filled
 
 

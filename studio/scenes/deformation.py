@@ -16,8 +16,9 @@ from typing_extensions import assert_never
 
 from studio.errors import StudioError
 from studio.interfaces import ParameterGroup
+from studio.ops.neighbours import farthest_points, nearest
 from studio.ops.rotations import aligned, quat_product, quats_to_rotations
-from studio.ops.skinning import carried, farthest_points, nearest, skin_weights
+from studio.ops.skinning import carried, skin_weights
 from studio.recipes.config import DeformableConfig, GaussiansConfig, NodesConfig, TexturedMeshConfig
 from studio.scenes.gaussians import Gaussians
 from studio.scenes.mesh import TexturedMesh

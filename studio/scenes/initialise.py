@@ -17,6 +17,7 @@ from typing_extensions import assert_never
 
 from studio.errors import StudioError
 from studio.meshes import load_mesh, normalised
+from studio.ops.neighbours import nearest
 from studio.recipes.config import BallConfig, GaussiansConfig, MeshConfig, PointCloudConfig, SplatFileConfig
 from studio.scenes.gaussians import (
     Gaussians,
@@ -101,15 +102,9 @@ def from_points(
 
 def neighbour_distances(points: Float[Tensor, "n 3"]) -> Float[Tensor, "n"]:
     """Root mean square distance from each point to its nearest others, three where there are so many."""
-    from scipy.spatial import cKDTree
-
-    positions = points.double().numpy()
-    neighbours = min(NEIGHBOURS, len(points) - 1)
+    _, distances = nearest(points.double(), points.double(), NEIGHBOURS + 1)
     # The nearest point is the point itself.
-    distances, _ = cKDTree(positions).query(positions, k=neighbours + 1)
-    nearest: Tensor = torch.from_numpy(distances[:, 1:])
-    mean_square: Tensor = nearest.square().mean(1)
-    return mean_square.sqrt().float()
+    return distances[:, 1:].square().mean(1).sqrt().float()
 
 
 def ball(count: int, radius: float, rng: torch.Generator) -> Float[Tensor, "n 3"]:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from studio.errors import StudioError
 from studio.interfaces import ParameterGroup
+from studio.ops.neighbours import nearest
 from studio.recipes.config import SurfaceConfig
 from studio.scenes.flexicubes import (
     WEIGHTS_A_CUBE,
@@ -233,14 +234,12 @@ class Surface:
         Raises:
             StudioError: the mesh has no area, or lies between the grid's points.
         """
-        from scipy.spatial import cKDTree
-
         grid = grid_of(config)
         samples, colors = surface_samples(mesh, _SAMPLES, rng)
-        distances, nearest = cKDTree(samples.numpy()).query(grid.points().numpy())
+        sample, distances = nearest(grid.points(), samples, 1)
         is_inside = torch.cat([inside_closed(mesh, line).flatten() for line in grid.lines()])
-        signed = torch.from_numpy(distances).float() * torch.where(is_inside, -1.0, 1.0)
-        color_logits = torch.logit(colors[torch.from_numpy(nearest)], COLOR_MARGIN)
+        signed = distances[:, 0] * torch.where(is_inside, -1.0, 1.0)
+        color_logits = torch.logit(colors[sample[:, 0]], COLOR_MARGIN)
         return Surface.of_distances(signed, color_logits, config)
 
 

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from studio.errors import StudioError
+from studio.ops.neighbours import farthest_points, nearest
 from studio.ops.rotations import quats_to_rotations
-from studio.ops.skinning import carried, farthest_points, nearest, skin_weights
+from studio.ops.skinning import carried, skin_weights
 from studio.recipes.config import NodesConfig
 from studio.types import Rig
 

@@ -10,7 +10,7 @@ import torch
 from studio.cameras import filmed, frame_times, orbit
 from studio.evaluate.metrics import psnr
 from studio.interfaces import ParameterGroup
-from studio.ops.skinning import nearest
+from studio.ops.neighbours import nearest
 from studio.recipes.config import DeformableConfig, GaussiansConfig, NodesConfig, PerceptronConfig
 from studio.renderers.instants import render
 from studio.renderers.splatting import SplatRenderer

@@ -21,7 +21,11 @@ def presets_folder() -> Path:
 
 
 def clipart(name: str) -> Path:
-    """A drawing that ships with the studio, as an SVG file: "crab", "man-dancing" …"""
+    """A drawing that ships with the studio, as an SVG file: "crab", "man-dancing" …
+
+    Raises:
+        StudioError: there is none of that name.
+    """
     path = assets_folder() / "clipart" / f"{name}.svg"
     names = sorted(file.stem for file in path.parent.glob("*.svg"))
     if name not in names:

@@ -97,7 +97,11 @@ def resume(command: arguments.Resume) -> int:
 
 
 def compare(command: arguments.Compare) -> int:
-    """Takes a run for each method, prompt and seed, and writes the page."""
+    """Takes a run for each method, prompt and seed, and writes the page.
+
+    Raises:
+        StudioError: there is no prompt or seed; ``--set`` names a key of the method; see ``Comparison``.
+    """
     if not command.prompts:
         raise StudioError('No prompt was given; try: studio compare "a teddy bear" --methods sds,ism')
     if command.seeds < 1:
@@ -173,7 +177,11 @@ def _complete(run: Run) -> int:
 
 
 def export(command: arguments.Export) -> int:
-    """Writes a run's scene to files."""
+    """Writes a run's scene to files.
+
+    Raises:
+        StudioError: no file is named; see ``Run.open`` and ``Run.export``.
+    """
     if not command.files:
         raise StudioError(f"No file was named; try: studio export {command.run} asset.spz clip.gif")
     for path in _export(Run.open(command.run), command.files):
@@ -188,7 +196,11 @@ def _export(run: Run, paths: Sequence[Path] | None) -> tuple[Path, ...]:
 
 
 def render(command: arguments.Render) -> int:
-    """Draws a run's scene or a mesh over white."""
+    """Draws a run's scene or a mesh over white.
+
+    Raises:
+        StudioError: a suffix, size or elevation that cannot be; see ``Run.open`` and ``load_mesh``.
+    """
     if command.output.suffix.lower() != ".png":
         raise StudioError(f"--output is {command.output}; expected a .png file.")
     if not 16 <= command.size <= 4096:

@@ -83,7 +83,11 @@ def place_of(path: Path) -> tuple[Box, Box]:
 
 @contextmanager
 def svg_libraries() -> Iterator[None]:
-    """Names the library for SVG that is missing."""
+    """Names the library for SVG that is missing.
+
+    Raises:
+        StudioError: it is.
+    """
     try:
         yield
     except ModuleNotFoundError as error:

@@ -60,7 +60,11 @@ class Uniform:
         return {MAIN: torch.tensor([float(low)])}, {MAIN: torch.tensor([float(high)])}
 
     def window(self, schedule: NoiseSchedule, progress: float) -> tuple[int, int]:
-        """The lowest and the highest timestep at ``progress``."""
+        """The lowest and the highest timestep at ``progress``.
+
+        Raises:
+            StudioError: the ramps pass one another, or leave 0-1.
+        """
         low, high = value_at(self.t_min, progress), value_at(self.t_max, progress)
         if not 0.0 <= low <= high <= 1.0:
             raise StudioError(

@@ -42,7 +42,11 @@ def native(tensor: Tensor) -> Library:
 
 
 def must_be_alike(**tensors: Tensor) -> None:
-    """Refuses tensors that differ from the first in type or device."""
+    """Refuses tensors that differ from the first in type or device.
+
+    Raises:
+        StudioError: one does.
+    """
     (first_name, first), *others = tensors.items()
     for name, tensor in others:
         if (tensor.dtype, tensor.device) != (first.dtype, first.device):

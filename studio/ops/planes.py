@@ -52,6 +52,7 @@ class PlaneGrid:
 
     @property
     def axes(self) -> int:
+        """Numbers of a point's position."""
         return len(self.resolutions[0])
 
     @property

@@ -135,7 +135,11 @@ class Adapters:
         added: dict[str, Any],
         classes: Float[Tensor, "b n"] | None,
     ) -> Float[Tensor, "b k h w"]:
-        """One forward pass of a ``UNet2DConditionModel``."""
+        """One forward pass of a ``UNet2DConditionModel``.
+
+        Raises:
+            StudioError: a ControlNet is shown no picture.
+        """
         down: list[Tensor] | None = None
         middle: Tensor | None = None
         if self.controls:

@@ -65,7 +65,11 @@ def denoiser_folder(folder: Path) -> Path:
 
 
 def existing(folder: Path, part: str) -> Path:
-    """The folder of a part that must be there."""
+    """The folder of a part that must be there.
+
+    Raises:
+        StudioError: it is not.
+    """
     path = folder / part
     if not path.is_dir():
         raise StudioError(
@@ -244,6 +248,9 @@ def cells_of(folder: Path, cells: int, image_size: int | None) -> int:
         cells: its own.
         image_size: of the pictures that it is to be shown instead, in pixels; None, or no autoencoder, keeps
             its own.
+
+    Raises:
+        StudioError: the denoiser cannot take pictures of that size.
     """
     if image_size is None or not (folder / "vae").is_dir():
         return cells
@@ -274,6 +281,9 @@ def load_codec(
         channels: what the denoiser takes.
         cells: width and height of what the denoiser takes.
         autoencoder: a folder with another autoencoder than the model's own.
+
+    Raises:
+        StudioError: it cannot be read, or makes something else.
     """
     made = 3
     codec: ImageCodec

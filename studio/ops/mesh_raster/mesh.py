@@ -59,7 +59,11 @@ def prepared_faces(faces: Tensor, views: int) -> Tensor:
 
 
 def check_size(width: int, height: int) -> None:
-    """Refuses images that the kernels cannot draw."""
+    """Refuses images that the kernels cannot draw.
+
+    Raises:
+        StudioError: a side is 0, or too long.
+    """
     if not (0 < width <= MAX_SIDE and 0 < height <= MAX_SIDE):
         raise StudioError(f"The image would be {width} x {height} pixels, expected 1 to {MAX_SIDE} a side.")
 

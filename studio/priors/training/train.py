@@ -212,7 +212,11 @@ class Trainer:
         self.export(folder / MODEL)
 
     def resume(self) -> bool:
-        """Go on from the checkpoint in the folder; False when there is none."""
+        """Go on from the checkpoint in the folder; False when there is none.
+
+        Raises:
+            StudioError: it is damaged, or of another training.
+        """
         from safetensors import SafetensorError, safe_open
 
         path = self.config.folder / CHECKPOINT

@@ -75,10 +75,22 @@ class Generate(OneRun):
     """What moves, instead of the still stages of such a preset: a .ply of splats, or a .glb, .obj or .stl."""
     image: Annotated[Path | None, arg(metavar="PICTURE")] = None
     """What the object looks like, for priors that are told a picture, such as zero123's."""
+    meshes: Annotated[Path | None, arg(metavar="FOLDER")] = None
+    """Experimental: a mesh of each frame (.glb, .obj, .ply or .stl), such as an image-to-mesh model makes, to
+    which what moves is drawn too."""
+    refine: Annotated[int | None, arg(metavar="N")] = None
+    """Experimental: so many steps more at the end, in which pictures follow what the prior makes of them."""
 
     def asked(self) -> Asked:
         """The same for the studio's other parts."""
-        return replace(super().asked(), video=self.video, asset=self.asset, image=self.image)
+        return replace(
+            super().asked(),
+            video=self.video,
+            asset=self.asset,
+            image=self.image,
+            meshes=self.meshes,
+            refine=self.refine,
+        )
 
 
 @dataclass(frozen=True)

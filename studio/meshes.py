@@ -85,7 +85,12 @@ def normalised(mesh: Mesh, radius: float = 0.5) -> Mesh:
 
     Vertices that no face uses do not count. A mesh that is a single point stays one, at the origin.
     """
-    used = mesh.vertices[torch.unique(mesh.faces.long())]
+    return normalised_as(mesh, mesh, radius)
+
+
+def normalised_as(mesh: Mesh, first: Mesh, radius: float = 0.5) -> Mesh:
+    """The mesh moved and scaled as ``normalised`` does with ``first``: the frames of an animation."""
+    used = first.vertices[torch.unique(first.faces.long())]
     centre = (used.amin(0) + used.amax(0)) / 2
     farthest = (used - centre).norm(dim=-1).amax()
     scale = radius / farthest if farthest > 0 else torch.ones_like(farthest)

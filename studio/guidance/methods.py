@@ -23,6 +23,7 @@ from studio.guidance import (
     ism,
     jsd,
     lods,
+    mesh_contrast,
     mvdream,
     nfsd,
     pgsb,
@@ -71,6 +72,7 @@ from studio.recipes.guidance import (
     IsmConfig,
     JsdConfig,
     LodsConfig,
+    MeshContrastConfig,
     MvdreamConfig,
     NfsdConfig,
     PgSbConfig,
@@ -208,6 +210,8 @@ def negative_prompts(config: GuidanceConfig) -> tuple[NegativePrompt, ...]:
 
 def citations(config: AnyGuidanceConfig) -> tuple[Citation, ...]:
     """The papers to cite: the method's, then those of the options in use. Comparing pixels has none."""
+    if isinstance(config, MeshContrastConfig):
+        return (mesh_contrast.CITATION,)
     if isinstance(config, PixelsConfig):
         return ()
     method = method_of(config)

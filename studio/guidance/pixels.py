@@ -66,10 +66,7 @@ class PixelGuidance:
         Raises:
             StudioError: the positive branch comes without cameras.
         """
-        cameras, background = conditioning.positive.cameras, conditioning.positive.background
-        if cameras is None:
-            raise StudioError("pixels compares views and was told no cameras; expected tell_camera = true.")
-        background = rgb.new_ones(len(rgb), 3) if background is None else background.to(rgb)
+        cameras, background = views_of(conditioning, rgb)
         known = self.target.knows(cameras).to(rgb.device)
         rows = known.nonzero().squeeze(1)
         wanted = rgb.detach().clone()
@@ -97,6 +94,20 @@ class PixelGuidance:
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """There is nothing to go on from."""
+
+
+def views_of(
+    conditioning: Conditioning, rgb: Float[Tensor, "b 3 h w"]
+) -> tuple[Cameras, Float[Tensor, "b 3"]]:
+    """The cameras and backgrounds of renders.
+
+    Raises:
+        StudioError: the positive branch comes without cameras.
+    """
+    cameras, background = conditioning.positive.cameras, conditioning.positive.background
+    if cameras is None:
+        raise StudioError("Guidance that compares views was told no cameras; expected tell_camera = true.")
+    return cameras, rgb.new_ones(len(rgb), 3) if background is None else background.to(rgb)
 
 
 class Filmed:

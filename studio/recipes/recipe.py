@@ -20,7 +20,7 @@ from studio.recipes.export import (
     NEEDS_MOTION,
     ExportConfig,
 )
-from studio.recipes.guidance import PixelsConfig
+from studio.recipes.guidance import PictureGuidanceConfig
 from studio.recipes.priors import AutoPriorConfig, NoPriorConfig, PriorConfig
 from studio.recipes.scenes import SceneConfig, at_rest
 from studio.recipes.shapes import FieldConfig
@@ -140,7 +140,7 @@ class Recipe:
     def _someone_to_ask(self) -> Recipe:
         terms = [term for stage in self.stages for term in stage.guidance]
         asking = [term.method for term in terms if (term.prior or self.prior) == NoPriorConfig()]
-        wrong = [method.kind for method in asking if not isinstance(method, PixelsConfig)]
+        wrong = [method.kind for method in asking if not isinstance(method, PictureGuidanceConfig)]
         if wrong:
             raise ValueError(
                 f"prior.kind is 'none' and the method {wrong[0]} asks one; expected another prior, such as "

@@ -10,7 +10,7 @@ from pydantic.dataclasses import dataclass
 from studio.recipes.cameras import AlignedConfig, CamerasConfig, FixedSetConfig, InstantsConfig
 from studio.recipes.clipart import ClipartConfig
 from studio.recipes.deformation import DeformableConfig
-from studio.recipes.guidance import AnyGuidanceConfig, FootageConfig, PixelsConfig
+from studio.recipes.guidance import AnyGuidanceConfig, FootageConfig, PictureGuidanceConfig, PixelsConfig
 from studio.recipes.priors import PriorConfig
 from studio.recipes.ramps import MOMENTS, Ramp, refuse_outside, value_at
 from studio.recipes.regularizers import RegularizersConfig
@@ -52,10 +52,10 @@ class GuidanceTerm:
 
     @model_validator(mode="after")
     def _targets_stay(self) -> GuidanceTerm:
-        if self.augmentation is not None and isinstance(self.method, PixelsConfig):
+        if self.augmentation is not None and isinstance(self.method, PictureGuidanceConfig):
             raise ValueError(
-                "augmentation came with a method of kind 'pixels', whose target stays as it is; expected it "
-                "with a method that asks a prior, leave it out"
+                "augmentation came with a method that compares pictures, whose target stays as it is; "
+                "expected it with a method that asks a prior, leave it out"
             )
         return self
 

@@ -10,20 +10,34 @@ from pathlib import Path
 from studio.errors import StudioError
 from studio.recipes.config import (
     DeformableConfig,
+    FramesConfig,
     GaussiansConfig,
+    GuidanceTerm,
     LatentPriorConfig,
     LibraryPriorConfig,
     MeshConfig,
+    OrbitConfig,
     Recipe,
     SplatFileConfig,
+    Stage,
     TexturedMeshConfig,
     VideoPriorConfig,
 )
-from studio.recipes.guidance import FootageConfig
+from studio.recipes.guidance import (
+    FootageConfig,
+    MeshContrastConfig,
+    MeshesTarget,
+    RefineConfig,
+    SdsConfig,
+)
 from studio.recipes.load import load
 from studio.recipes.project import Project
 from studio.run.prior_names import prior_named
 
+MESHES_WEIGHT = 1000.0
+"""Of the error to meshes, beside that of pixels, which is its square."""
+AROUND = 4
+"""Views all around that are drawn to meshes in each step."""
 STRONG_PX = 32.0
 """How far a drawing moves with a ``motion_strength`` of 1, in pixels of the canvas of 256."""
 
@@ -45,6 +59,8 @@ class Asked:
         video: what the recipe's pixel guidance compares with, and a prior of other sides is told.
         asset: a file that begins to move in the place of the preset's still stages.
         image: what a prior is told that shows an object from a picture.
+        meshes: a folder with a mesh of each frame, towards which what moves is drawn too.
+        refine: steps more at the end, in which renders follow what the prior makes of them.
         overrides: lines ``path.to.key=value``; they have the last word.
     """
 
@@ -58,6 +74,8 @@ class Asked:
     video: Path | None = None
     asset: Path | None = None
     image: Path | None = None
+    meshes: Path | None = None
+    refine: int | None = None
     overrides: tuple[str, ...] = ()
 
     def recipe(self) -> Recipe:
@@ -65,8 +83,8 @@ class Asked:
 
         Raises:
             StudioError: see ``studio.recipes.load.load`` and ``prior_named``; the preset compares with no
-                video, moves nothing, or its prior is told no picture; the asset is of a kind that cannot
-                begin to move.
+                video, moves or refines nothing, or its prior is told no picture; the asset is of a kind that
+                cannot begin to move.
         """
         lines: list[str] = []
         if self.steps is not None:
@@ -89,7 +107,11 @@ class Asked:
         if self.image is not None:
             lines.append(_image_line(load(self.preset, overrides=lines), self.preset, self.image))
         recipe = load(self.preset, self.prompt, [*lines, *self.overrides])
-        return recipe if self.asset is None else _moving(recipe, self.asset)
+        if self.asset is not None:
+            recipe = _moving(recipe, self.asset)
+        if self.meshes is not None:
+            recipe = _beside_meshes(recipe, self.meshes)
+        return recipe if self.refine is None else _refined(recipe, self.refine)
 
 
 def _prior_lines(name: str) -> Sequence[str]:
@@ -139,6 +161,43 @@ def _moving(recipe: Recipe, asset: Path) -> Recipe:
     (stage, scene), *later = moving
     first = replace(stage, scene=replace(scene, shape=_shape_of(scene.shape, asset)))
     return replace(recipe, stages=(first, *(stage for stage, _ in later)))
+
+
+def _beside_meshes(recipe: Recipe, meshes: Path) -> Recipe:
+    """The recipe whose stages in motion are drawn to meshes too: where they look already, and all around."""
+    if not any(isinstance(stage.scene, DeformableConfig) for stage in recipe.stages):
+        raise StudioError(f"--meshes is {meshes}, and in {recipe.preset} nothing moves; try pla4d-draft.")
+    as_seen = GuidanceTerm(
+        weight=MESHES_WEIGHT, method=MeshContrastConfig(target=MeshesTarget(path=str(meshes)))
+    )
+
+    def drawn_to_them(stage: Stage) -> Stage:
+        if not isinstance(stage.scene, DeformableConfig):
+            return stage
+        instants = stage.instants
+        if isinstance(instants, FramesConfig):
+            instants = replace(instants, per_step=min(instants.per_step, AROUND))
+        all_around = replace(as_seen, cameras=OrbitConfig(views_per_step=float(AROUND)), instants=instants)
+        return replace(stage, guidance=(*stage.guidance, as_seen, all_around))
+
+    return replace(recipe, stages=tuple(map(drawn_to_them, recipe.stages)))
+
+
+def _refined(recipe: Recipe, steps: int) -> Recipe:
+    """The recipe with a last stage more, as the one before, in which renders follow refined ones."""
+    last = recipe.stages[-1]
+    terms = tuple(
+        replace(term, method=RefineConfig(cfg_scale=term.method.cfg_scale))
+        if isinstance(term.method, SdsConfig)
+        else term
+        for term in last.guidance
+    )
+    if terms == last.guidance or steps < 1:
+        raise StudioError(
+            f"--refine is {steps} and {recipe.preset} the preset; expected at least 1 step, and a preset "
+            "whose last stage asks a prior by sds, in whose place it refines: try --preset pla4d-draft."
+        )
+    return replace(recipe, stages=(*recipe.stages, replace(last, steps=steps, guidance=terms)))
 
 
 def _shape_of(

@@ -11,6 +11,7 @@ from typing_extensions import assert_never
 
 from studio.cameras import build_cameras
 from studio.errors import StudioError
+from studio.guidance.mesh_contrast import MeshContrast
 from studio.guidance.methods import build_guidance, descends_through_prior
 from studio.guidance.pixels import PixelGuidance
 from studio.guidance.refusals import limits_of
@@ -35,7 +36,7 @@ from studio.recipes.config import (
     Stage,
     VolumeConfig,
 )
-from studio.recipes.guidance import PixelsConfig
+from studio.recipes.guidance import PictureGuidanceConfig, PixelsConfig
 from studio.recipes.ramps import Ramp
 from studio.renderers import optional
 from studio.renderers.cutouts import CutoutRenderer
@@ -158,7 +159,7 @@ def _refuse_absent_packages(config: RendererConfig, device: torch.device) -> Non
 
 def _build_stage(stage: Stage, recipe: Recipe, priors: Mapping[PriorConfig, Prior]) -> BuiltStage:
     for term in stage.guidance:
-        if isinstance(term.method, PixelsConfig):
+        if isinstance(term.method, PictureGuidanceConfig):
             continue
         for config in (term.prior or recipe.prior, term.views_prior):
             if config is not None:
@@ -182,9 +183,13 @@ def _build_term(
     config = term.prior or recipe.prior
     prior = priors[config]
     name = term.method.kind if index == 0 else f"{term.method.kind}_{index}"
-    if isinstance(term.method, PixelsConfig):
+    if isinstance(term.method, PictureGuidanceConfig):
         target = build_target(term.method.target, recipe.prompt, prior)
-        guidance = PixelGuidance(target, term.method)
+        guidance: Guidance = (
+            PixelGuidance(target, term.method)
+            if isinstance(term.method, PixelsConfig)
+            else MeshContrast(target, term.method)
+        )
         return BuiltTerm(name, term.weight, guidance, views_alone, term.share)
     second = None if term.views_prior is None else priors[term.views_prior]
     told = told_in(recipe, term.method, config, prior, second)

@@ -28,7 +28,7 @@ from studio.ops.mesh_raster import texture_levels
 from studio.priors.clips import ClipPrior
 from studio.priors.library import LibraryPrior
 from studio.recipes.config import ClipConfig, Recipe
-from studio.recipes.guidance import PixelsConfig
+from studio.recipes.guidance import PictureGuidanceConfig
 from studio.reports import Figure
 from studio.run.depth import depth_confidence
 from studio.run.targets import build_target
@@ -84,7 +84,7 @@ def clip_metrics(
         "identity_db": identity_db(scene, renderer, times),
     }
     for term in recipe.stages[-1].guidance:
-        if isinstance(term.method, PixelsConfig):
+        if isinstance(term.method, PictureGuidanceConfig):
             truth = build_target(term.method.target, recipe.prompt, prior)(cameras, torch.ones(count, 3))
             found["reference_db"] = float(psnr(rgb, truth).mean())
     if isinstance(prior, ClipPrior):

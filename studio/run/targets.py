@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -13,10 +14,13 @@ from typing_extensions import assert_never
 from studio.errors import StudioError
 from studio.guidance.pixels import Filmed, Target
 from studio.interfaces import Prior
+from studio.meshes import SUFFIXES, load_mesh, normalised_as
+from studio.ops.surfaces import Light
 from studio.priors.library import LibraryPrior
 from studio.prompts import clean_prompt
-from studio.recipes.guidance import FootageConfig, TargetConfig, TruthTarget
-from studio.types import Cameras
+from studio.recipes.guidance import FootageConfig, MeshesTarget, TargetConfig, TruthTarget
+from studio.renderers.raster import MeshRenderer, studio_light
+from studio.types import Cameras, Mesh
 from studio.video import cut_out, read_footage
 
 
@@ -28,7 +32,7 @@ def build_target(config: TargetConfig, prompt: str, prior: Prior) -> Target:
         prior: the one of the term.
 
     Raises:
-        StudioError: the video cannot be read; the truth is asked of a prior that does not know it.
+        StudioError: the video or a mesh cannot be read; the truth is asked of a prior that does not know it.
     """
     match config:
         case FootageConfig():
@@ -40,6 +44,8 @@ def build_target(config: TargetConfig, prompt: str, prior: Prior) -> Target:
                     "term's prior is another; expected prior.kind = 'library', or a target of kind 'video'."
                 )
             return Known(prior, clean_prompt(prompt))
+        case MeshesTarget():
+            return _meshes(config)
         case _:
             assert_never(config)
 
@@ -69,6 +75,43 @@ def build_film(config: FootageConfig, key: str) -> Filmed:
         )
     footage = cut_out(footage) if config.cut_out else footage
     return Filmed(footage, nearest=config.between == "nearest")
+
+
+def _meshes(config: MeshesTarget) -> Target:
+    folder = Path(config.path)
+    files = sorted(file for file in folder.glob("*") if file.suffix.lower() in SUFFIXES)
+    if len(files) < 2:
+        raise StudioError(
+            f"{folder} holds {len(files)} meshes, expected a folder with one a frame, at least 2, among "
+            f"{', '.join(SUFFIXES)}."
+        )
+    frames = [load_mesh(file) for file in files]
+    if config.fit:
+        frames = [normalised_as(frame, frames[0]) for frame in frames]
+    return Meshes(frames, MeshRenderer(light=studio_light() if config.light == "studio" else Light()))
+
+
+class Meshes:
+    """A mesh of each of some instants, evenly spaced from time 0 to time 1. A ``Target``."""
+
+    def __init__(self, frames: Sequence[Mesh], renderer: MeshRenderer) -> None:
+        self._frames = tuple(frames)
+        self._renderer = renderer
+
+    def knows(self, cameras: Cameras) -> Bool[Tensor, "b"]:
+        """Every view."""
+        return torch.ones(len(cameras), dtype=torch.bool)
+
+    def __call__(self, cameras: Cameras, background: Float[Tensor, "b 3"]) -> Float[Tensor, "b 3 h w"]:
+        """The mesh that is nearest in time to each camera; without times, the first."""
+        cameras, background = cameras.to("cpu"), background.cpu()
+        time = torch.zeros(len(cameras)) if cameras.time is None else cameras.time
+        nearest = (time.clamp(0, 1) * (len(self._frames) - 1)).round().long()
+        pictures = torch.empty(len(cameras), 3, cameras.height, cameras.width)
+        for frame in set(nearest.tolist()):
+            rows = (nearest == frame).nonzero().squeeze(1)
+            pictures[rows] = self._renderer(self._frames[frame], cameras[rows], background[rows]).rgb
+        return pictures
 
 
 class Known:

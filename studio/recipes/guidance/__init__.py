@@ -55,7 +55,14 @@ from studio.recipes.guidance.pairs import (
     MvdreamConfig,
     SecondPriorConfig,
 )
-from studio.recipes.guidance.pixels import FootageConfig, PixelsConfig, TargetConfig, TruthTarget
+from studio.recipes.guidance.pixels import (
+    FootageConfig,
+    MeshContrastConfig,
+    MeshesTarget,
+    PixelsConfig,
+    TargetConfig,
+    TruthTarget,
+)
 from studio.recipes.guidance.shared import (
     ConsistentNoise,
     DreamTimeTimes,
@@ -114,11 +121,14 @@ __all__ = [
     "IsmConfig",
     "JsdConfig",
     "LodsConfig",
+    "MeshContrastConfig",
+    "MeshesTarget",
     "MvdreamConfig",
     "NfsdConfig",
     "NoiseConfig",
     "OdeNoise",
     "PgSbConfig",
+    "PictureGuidanceConfig",
     "PixelsConfig",
     "RandomNoise",
     "RatioHeadConfig",
@@ -185,4 +195,7 @@ GuidanceConfig = Annotated[
 ]
 """The methods that ask a diffusion model."""
 
-AnyGuidanceConfig = Annotated[GuidanceConfig | PixelsConfig, Field(discriminator="kind")]
+PictureGuidanceConfig = PixelsConfig | MeshContrastConfig
+"""The methods that compare with pictures that are known, and ask none."""
+
+AnyGuidanceConfig = Annotated[GuidanceConfig | PictureGuidanceConfig, Field(discriminator="kind")]

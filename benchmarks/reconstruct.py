@@ -32,6 +32,7 @@ from studio.interfaces import Renderer, TendedScene
 from studio.priors.catalogue import Catalogue
 from studio.priors.library import LibraryPrior
 from studio.priors.motions import KnownMotion, bend, turn
+from studio.prompts import slug
 from studio.randomness import generator
 from studio.recipes.config import (
     BallConfig,
@@ -58,7 +59,6 @@ from studio.renderers.instants import render
 from studio.renderers.raster import MeshRenderer
 from studio.run.build import build_renderer
 from studio.run.handover import handed_over
-from studio.run.session import slug
 from studio.run.state import Particle
 from studio.run.views import drawn, held_out_cameras
 from studio.scenes.deformation import Deformable

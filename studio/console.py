@@ -19,6 +19,7 @@ from rich.text import Text
 from studio.jobs.batch import Batch, Outcome
 from studio.reports import StepReport
 from studio.run.events import EventLog
+from studio.run.folder import EVENTS
 
 _PLAIN_LINE_EVERY_S = 5.0
 _RATE_OVER_STEPS = 40
@@ -143,7 +144,7 @@ class BatchProgress:
     def _at_hand(self) -> Text:
         lines = [self._so_far()]
         for row in self._batch.making:
-            steps = EventLog(self._batch.run_folder(row) / "events.jsonl").read()
+            steps = EventLog(self._batch.run_folder(row) / EVENTS).read()
             step = steps[-1]["step"] if steps else 0
             lines.append(f"  row {row.number}, {row.recipe.prompt}: {step} of {row.recipe.total_steps} steps")
         return Text("\n".join(lines))

@@ -24,6 +24,7 @@ from studio.recipes.load import to_toml
 from studio.recipes.ramps import Ramp, value_at
 from studio.reports import Figure
 from studio.run.events import Event, EventLog
+from studio.run.folder import EVENTS, RECIPE
 from studio.run.metrics import picture_metrics
 from studio.run.session import Run
 from studio.run.views import drawn, held_out_cameras, side_cameras
@@ -44,7 +45,7 @@ def cell_of(run: Run, truths: Sequence[Truth], judge: Judge | None, cells: int, 
         ending: why the run is not finished; empty where it is.
     """
     recipe = run.recipe
-    steps = [event for event in EventLog(run.folder / "events.jsonl").read() if event["event"] == "step"]
+    steps = [event for event in EventLog(run.folder / EVENTS).read() if event["event"] == "step"]
     preview = run.latest_preview()
     figures = run.metrics() | _costs(steps)
     known = {truth.model: truth.figures for truth in truths}
@@ -70,9 +71,7 @@ def cell_of(run: Run, truths: Sequence[Truth], judge: Judge | None, cells: int, 
         turntable=_turntable(run, frames_for(cells)),
         sides=None if preview is None else _small(Image.open(preview), 4 * SIDE_SIZE),
         recipe=to_toml(recipe),
-        command=shlex.join(
-            ["studio", "generate", recipe.prompt, "--preset", str(run.folder / "recipe.toml")]
-        ),
+        command=shlex.join(["studio", "generate", recipe.prompt, "--preset", str(run.folder / RECIPE)]),
     )
 
 

@@ -16,13 +16,12 @@ from torch import Tensor
 from studio.errors import StudioError
 from studio.export.files import write_bytes
 from studio.recipes.config import Recipe, SceneConfig
+from studio.run.folder import FORMAT, check_format
 from studio.run.state import LoopState, Particle, adam
 from studio.run.watchdogs import Alarms
 from studio.scenes.kinds import scene_from_state
 from studio.scenes.topology import TopologyState
 
-FORMAT = 1
-"""Of run folders and checkpoints; a reader takes its own and older ones."""
 KEPT = 2
 """Checkpoints that stay: the last, and the one before in case the disk fails."""
 _HEADER = "studio"
@@ -81,19 +80,6 @@ def load(path: Path, recipe: Recipe, device: torch.device) -> LoopState:
         learned=_part(tensors, "learned"),
         distances=counters.get("distances", {}),
     )
-
-
-def check_format(found: int, path: Path) -> None:
-    """Refuses what a newer studio has written.
-
-    Raises:
-        StudioError: the format is newer than this studio's.
-    """
-    if found > FORMAT:
-        raise StudioError(
-            f"{path} has format {found} and this studio reads up to {FORMAT}; it is from a newer version. "
-            "Upgrade the studio."
-        )
 
 
 def _particle(tensors: dict[str, Tensor], config: SceneConfig) -> Particle:

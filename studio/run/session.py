@@ -1,22 +1,11 @@
-"""A run is a folder. It is made once, written whole or not at all, and can be opened again at any time.
-
-* ``recipe.toml``   the resolved recipe
-* ``events.jsonl``  what happened, see ``events.py``
-* ``metrics.json``  figures of the finished scene
-* ``state/``        the last checkpoints, and the folder's format
-* ``previews/``     the scene from four sides, now and then
-* ``assets/``       the exported files
-"""
+"""A run: made once, its steps taken, watched and saved in its folder, opened again at any time."""
 
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import asdict, replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -31,14 +20,15 @@ from studio.export.images import to_pixels
 from studio.export.shapes import Asset, Clip, Moving
 from studio.interfaces import Prior, Renderer
 from studio.locks import locked
-from studio.prompts import LONGEST_NAME, clean_prompt, slug
+from studio.prompts import clean_prompt
 from studio.recipes.config import ClipartConfig, Recipe
-from studio.recipes.load import load, read, to_toml
+from studio.recipes.load import load
 from studio.reports import Figure, StepReport
 from studio.run import checkpoint
 from studio.run.build import BuiltStage, build_device, build_renderer, build_stages
 from studio.run.build_prior import ChosenPrior, build_prior
 from studio.run.events import EventLog
+from studio.run.folder import EVENTS, METRICS, latest_preview, new_folder, recipe_in
 from studio.run.metrics import combined, final_metrics
 from studio.run.optimize import optimize
 from studio.run.state import LoopState, initial_state
@@ -48,7 +38,6 @@ from studio.scenes.deformation import Deformable
 from studio.scenes.kinds import AnyScene, scene_from_state
 from studio.types import RenderOutput
 
-_RECIPE, _FORMAT = "recipe.toml", "state/format.json"
 _PREVIEW_TIMES = (0.0, 0.25, 0.5, 0.75)
 _CLIP_TIMES = (0.0, 1 / 3, 2 / 3, 1.0)
 
@@ -78,7 +67,7 @@ class Run:
         self._chosen = chosen
         self._stages: tuple[BuiltStage, ...] | None = None
         self._state: LoopState | None = None
-        self._events = EventLog(folder / "events.jsonl")
+        self._events = EventLog(folder / EVENTS)
 
     @staticmethod
     def create(
@@ -101,7 +90,7 @@ class Run:
         chosen = build_prior(recipe, build_device(recipe)) if chosen is None else chosen
         build_stages(recipe, chosen.prior, chosen.beside)
         initial_state(recipe, build_device(recipe))
-        return Run(_new_folder(recipe, output, name), recipe, chosen)
+        return Run(new_folder(recipe, output, name), recipe, chosen)
 
     @staticmethod
     def open(folder: Path) -> Run:
@@ -110,16 +99,7 @@ class Run:
         Raises:
             StudioError: the folder is not a run's, or is from a newer version of the studio.
         """
-        marker = folder / _FORMAT
-        if not (folder / _RECIPE).is_file() or not marker.is_file():
-            what = "is not a run" if folder.is_dir() else "does not exist"
-            raise StudioError(f"{folder} {what}; expected a folder made by 'studio generate'.")
-        try:
-            found = int(json.loads(marker.read_text(encoding="utf-8"))["format"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise StudioError(f"{marker} is damaged; the run cannot be opened.") from error
-        checkpoint.check_format(found, folder)
-        return Run(folder, read(folder / _RECIPE))
+        return Run(folder, recipe_in(folder))
 
     @staticmethod
     def at(folder: Path, recipe: Recipe) -> Run:
@@ -260,7 +240,7 @@ class Run:
         except StudioError as error:
             self._events.append("stop", state.step, {"reason": str(error)})
             raise
-        if not (self.folder / "metrics.json").is_file():
+        if not (self.folder / METRICS).is_file():
             seconds = elapsed + time.perf_counter() - started
             self._finish(seconds)
 
@@ -309,14 +289,14 @@ class Run:
 
     def metrics(self) -> dict[str, Figure]:
         """The figures of the finished scene; empty before that. Of several scenes, their means."""
-        path = self.folder / "metrics.json"
+        path = self.folder / METRICS
         if not path.is_file():
             return {}
         found: dict[str, Figure] = json.loads(path.read_text(encoding="utf-8"))
         return found
 
     def _write_metrics(self, metrics: Mapping[str, Figure]) -> None:
-        write_bytes(self.folder / "metrics.json", json.dumps(metrics, indent=2).encode())
+        write_bytes(self.folder / METRICS, json.dumps(metrics, indent=2).encode())
 
     @property
     def _particles(self) -> range:
@@ -342,17 +322,6 @@ class Run:
                 else initial_state(self.recipe, self.device)
             )
         return self._state
-
-
-def latest_preview(folder: Path) -> Path | None:
-    """The newest preview picture of the run in a folder, if there is one yet."""
-    previews = folder / "previews"
-    try:
-        # By names alone: the app asks this of many runs, twice a second.
-        newest = max((name for name in os.listdir(previews) if name.endswith(".png")), default=None)
-    except OSError:
-        return None
-    return None if newest is None else previews / newest
 
 
 def start(
@@ -386,49 +355,5 @@ def generate(
     return run
 
 
-def _new_folder(recipe: Recipe, output: Path, name: str | None) -> Path:
-    """A fresh folder with the recipe in it, made under another name first: it appears when it is whole."""
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=output, prefix=".new-") as temporary:
-            whole = Path(temporary) / "run"
-            for inner in ("state", "previews", "assets"):
-                (whole / inner).mkdir(parents=True)
-            (whole / _RECIPE).write_text(to_toml(recipe), encoding="utf-8")
-            made_by = {"format": checkpoint.FORMAT, "studio": _version()}
-            (whole / _FORMAT).write_text(json.dumps(made_by), encoding="utf-8")
-            if name is not None:
-                return whole.rename(output / name)
-            return _renamed(whole, output, slug(recipe.prompt))
-    except OSError as error:
-        raise StudioError(
-            f"Cannot write to {output}: {error.strerror or error}; expected a folder with space left. "
-            "Try another output folder."
-        ) from error
-
-
-def _renamed(whole: Path, output: Path, name: str) -> Path:
-    number = 1
-    while True:
-        suffix = "" if number == 1 else f"-{number}"
-        target = output / (name[: LONGEST_NAME - len(suffix)] + suffix)
-        number += 1
-        if target.exists():
-            continue
-        try:
-            return whole.rename(target)
-        except OSError:
-            # Another run took the name in between; anything else is a reason to give up.
-            if not target.exists():
-                raise
-
-
 def _numbered(paths: Sequence[Path], particle: int) -> list[Path]:
     return [numbered(path, particle + 1) if particle else path for path in paths]
-
-
-def _version() -> str:
-    try:
-        return version("studio")
-    except PackageNotFoundError:
-        return "unknown"

@@ -14,7 +14,7 @@ from studio.evaluate.plots import Series, curve
 from studio.export.formats import FORMATS
 from studio.jobs.queue import Job, State, Wish
 from studio.reports import Figure
-from studio.run.session import latest_preview
+from studio.run.folder import latest_preview
 from studio.web.controls import LONGEST_VALUE, Control
 from studio.web.progress import Progress
 

@@ -10,6 +10,7 @@ from dataclasses import asdict
 from typing import IO
 
 from studio.jobs.queue import Job
+from studio.run.folder import RECIPE
 
 _IN_MEMORY_BYTES = 2**24
 _TOLD = ("id", "prompt", "preset", "state", "step", "total_steps", "reason")
@@ -21,7 +22,7 @@ def pack(jobs: Sequence[Job]) -> IO[bytes]:
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
         manifest = []
         for job in jobs:
-            found = [job.folder / "recipe.toml", *sorted((job.folder / "assets").glob("*"))]
+            found = [job.folder / RECIPE, *sorted((job.folder / "assets").glob("*"))]
             names = []
             for path in found:
                 # A link that somebody put into a run leads nowhere.

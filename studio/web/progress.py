@@ -13,6 +13,7 @@ from pathlib import Path
 
 from studio.evaluate.plots import Series
 from studio.run.events import Event
+from studio.run.folder import EVENTS
 
 _CURVE_POINTS = 120
 _RATE_OVER_EVENTS = 8
@@ -46,7 +47,7 @@ class Progress:
 
 def progress(folder: Path) -> Progress:
     """What the run in a folder has told; nothing yet where there is none."""
-    return _listener(folder / "events.jsonl").progress()
+    return _listener(folder / EVENTS).progress()
 
 
 class Listener:

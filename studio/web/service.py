@@ -20,7 +20,7 @@ from studio.jobs.disk import shortage
 from studio.jobs.queue import OVER, Job, Queue, State
 from studio.prompts import slug
 from studio.recipes.config import AssetFormat, Recipe
-from studio.run.session import latest_preview
+from studio.run.folder import RECIPE, latest_preview
 from studio.video import SUFFIXES as FILM_SUFFIXES
 from studio.web.clients import RateLimit
 from studio.web.drawings import Drawings
@@ -132,7 +132,7 @@ class Service:
         if wanted == "preview":
             found = latest_preview(folder)
         elif wanted == "recipe":
-            found = folder / "recipe.toml"
+            found = folder / RECIPE
         else:
             (found,) = asset_paths(folder / "assets", [_format(wanted)])
         # A link that somebody put into a run leads nowhere.

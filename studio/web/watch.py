@@ -7,7 +7,7 @@ from typing import Any
 import gradio as gr
 
 from studio.jobs.queue import OVER, State
-from studio.run.session import latest_preview
+from studio.run.folder import latest_preview
 from studio.web import markup
 from studio.web.live import Now, live
 from studio.web.progress import progress

@@ -16,6 +16,7 @@ from studio.prompts import LONGEST_NAME, slug
 from studio.recipes.load import read
 from studio.run import checkpoint
 from studio.run.events import EventLog
+from studio.run.folder import FORMAT
 from studio.run.session import Run
 from tests.run.tiny import equal, tiny_recipe
 
@@ -202,7 +203,7 @@ def test_runs_of_a_newer_version(models: Path, tmp_path: Path) -> None:
     run = Run.create(tiny_recipe(models, "stages.0.steps=10"), tmp_path)
     list(run)
     marker = run.folder / "state" / "format.json"
-    marker.write_text(json.dumps({"format": checkpoint.FORMAT + 1}))
+    marker.write_text(json.dumps({"format": FORMAT + 1}))
     with pytest.raises(StudioError, match=r"has format 2 .* newer version. Upgrade"):
         Run.open(run.folder)
     marker.write_text("{")

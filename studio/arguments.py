@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import re
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
 
-import tyro
 from tyro.conf import Positional, UseAppendAction, arg, subcommand
 
-from studio.errors import StudioError, nearest
+from studio.errors import StudioError
 from studio.priors.training.config import EvaluateConfig, RenderDataConfig, TrainConfig
 from studio.recipes.project import Project, read_project
 from studio.run.asked import Asked, project_lines, quoted, skeleton_lines
@@ -501,85 +496,3 @@ Command = (
     | Doctor
     | Cite
 )
-
-_NAMES: dict[str, tuple[str, ...]] = {
-    "generate": (),
-    "animate": (),
-    "resume": (),
-    "compare": (),
-    "export": (),
-    "render": (),
-    "presets": ("list", "show"),
-    "prior": ("info", "vocab", "build-catalogue", "render-data", "train", "evaluate"),
-    "batch": (),
-    "jobs": ("submit", "list", "show", "cancel", "pause", "resume", "retry", "move", "work"),
-    "app": (),
-    "doctor": (),
-    "cite": (),
-}
-
-
-def parse(arguments: Sequence[str]) -> Command:
-    """The command that was typed.
-
-    Raises:
-        StudioError: there is no such command or option, or a value does not fit.
-        SystemExit: help was asked for and printed.
-    """
-    _check_names(arguments)
-    said = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(said):
-            command: Command = tyro.cli(
-                Command,
-                prog="studio",
-                description="A prompt becomes a Gaussian-splat and mesh asset, or sets a drawing in motion.",
-                args=list(arguments),
-                config=(
-                    tyro.conf.OmitSubcommandPrefixes,
-                    tyro.conf.OmitArgPrefixes,
-                    tyro.conf.FlagCreatePairsOff,
-                ),
-            )
-    except SystemExit as exit_:
-        if not exit_.code:
-            raise
-        raise StudioError(_in_one_line(said.getvalue())) from None
-    return command
-
-
-def _check_names(typed: Sequence[str]) -> None:
-    """Refuses a missing or misspelt command; the nearest right one is named."""
-    if not typed:
-        raise StudioError(f"No command was given; expected one of {', '.join(_NAMES)}. Try: studio --help")
-    name, *rest = typed
-    if name.startswith("-"):
-        return
-    if name not in _NAMES:
-        raise StudioError(_no_such(name, tuple(_NAMES)))
-    inner = _NAMES[name]
-    if not inner or (rest and rest[0] in (*inner, "-h", "--help")):
-        return
-    if not rest:
-        raise StudioError(f"'studio {name}' needs one word more: {', '.join(inner)}.")
-    raise StudioError(_no_such(f"{name} {rest[0]}", tuple(f"{name} {word}" for word in inner)))
-
-
-def _no_such(name: str, known: tuple[str, ...]) -> str:
-    return f"There is no command {name!r}; expected one of {', '.join(known)}.{nearest(name, known)}"
-
-
-def _in_one_line(box: str) -> str:
-    """The gist of tyro's framed messages: what is wrong, and what was perhaps meant."""
-    # A title, then parts with rules between; the frame is drawn in ASCII where the terminal knows no more.
-    text = re.sub(r"[│╭╮╰╯\s]+", " ", box)
-    _, problem, *rest = re.split(r" ?[─-]{5,} ?| Got errors: ", text)
-    unfit = re.match(
-        r"Error parsing (\S+): no type matching (\S+) could be instantiated from \[(.*)\]", problem
-    )
-    if unfit is not None:
-        option, expected, came = unfit.groups()
-        problem = f"{option} {came} does not fit; expected {expected.removeprefix('{None}|')}"
-    meant = re.search(r"Perhaps you meant: .*?(--[\w-]+)", " ".join(rest))
-    hint = f" Did you mean {meant.group(1)!r}?" if meant else ""
-    return f"{problem.replace(' (required)', '').rstrip(' .')}.{hint} Try: studio COMMAND --help"

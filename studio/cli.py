@@ -21,8 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         # Here, so that Ctrl-C is heard while they load; and a batch's workers, which import this module too,
         # do without.
-        from studio.arguments import parse
-        from studio.commands import perform
+        from studio.commands import parse, perform
 
         with _warnings_in_one_line():
             return perform(parse(arguments))

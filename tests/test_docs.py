@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from studio.arguments import parse
+from studio.commands import parse
 from studio.recipes import load
 
 ROOT = Path(__file__).parents[1]

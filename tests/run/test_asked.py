@@ -26,8 +26,9 @@ from studio.recipes.guidance import FootageConfig, MeshContrastConfig, MeshesTar
 from studio.run.asked import Asked
 from studio.run.build import build_stages
 from studio.run.build_prior import build_prior
-from studio.run.optimize import initial_state, optimize
+from studio.run.optimize import optimize
 from studio.run.session import Run
+from studio.run.state import initial_state
 from studio.scenes.deformation import Deformable
 from studio.scenes.initialise import initial_gaussians
 from tests.conftest import Said

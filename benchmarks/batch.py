@@ -1,11 +1,13 @@
 """What a batch wastes: its workers' time and processor time beside those of the runs that it makes.
 
-``python benchmarks/batch.py``; with ``--ray`` on a cluster of one node that is begun here. Waste is all that
-is no run: starting the command and its workers, handing rows out, and waiting for the last one.
+``python benchmarks/batch.py``; with ``--ray`` on a cluster of one node, which is there before the command is
+given. Waste is all that is no run: starting the command and its workers, handing rows out, what Ray does
+beside them, and waiting for the last one.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -17,6 +19,7 @@ from pathlib import Path
 
 import psutil
 import tyro
+from clusters import ray_cluster
 
 from studio.jobs.making import DONE
 
@@ -31,7 +34,7 @@ class Measure:
         rows: of the table.
         workers: side by side, each with one thread.
         steps: of every run.
-        ray: on a local Ray cluster instead of on processes of the batch's own.
+        ray: on a Ray cluster of this machine instead of on processes of the batch's own.
     """
 
     rows: int = 60
@@ -45,14 +48,20 @@ def measure(asked: Measure, folder: Path) -> None:
     table = folder / "prompts.csv"
     lines = [f"{PROMPTS[row % len(PROMPTS)]},{row},draft,{asked.steps}" for row in range(asked.rows)]
     table.write_text("\n".join(["prompt,seed,preset,steps", *lines]) + "\n")
-    where = ["--ray", "local"] if asked.ray else ["--workers", str(asked.workers)]
-    command = ["batch", str(table), "--out", str(folder / "out"), "--formats", "ply", *where]
+    command = [sys.executable, "-m", "studio.cli", "batch", str(table), "--out", str(folder / "out")]
     # A row has one thread, whoever makes it.
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    began = time.time()
-    batch = subprocess.Popen([sys.executable, "-m", "studio.cli", *command], env=environment)
-    processor_seconds, wall = _watched(psutil.Process(batch.pid)), time.time() - began
-    assert batch.wait() == 0, "the batch failed"
+    os.environ["OMP_NUM_THREADS"] = "1"
+    local = contextlib.nullcontext(("--workers", str(asked.workers)))
+    taken: dict[psutil.Process, float] = {}
+    with ray_cluster(nodes=1, cores=asked.workers) if asked.ray else local as where:
+        look(taken)
+        began, before = time.time(), sum(taken.values())
+        batch = subprocess.Popen([*command, "--formats", "ply", *where])
+        while batch.poll() is None:
+            look(taken)
+            time.sleep(0.3)
+        wall, processor_seconds = time.time() - began, sum(taken.values()) - before
+    assert batch.returncode == 0, "the batch failed"
     done = sorted((folder / "out" / "runs").glob(f"*/{DONE}"), key=lambda path: path.stat().st_mtime)
     rows = [json.loads(path.read_text()) for path in done]
     assert len(rows) == asked.rows
@@ -68,18 +77,12 @@ def measure(asked: Measure, folder: Path) -> None:
     print(f"The load of the machine is {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
 
 
-def _watched(root: psutil.Process) -> float:
-    """The processor time that a process and all below it have taken by the time it ends."""
-    taken: dict[psutil.Process, float] = {}
-    while root.status() != psutil.STATUS_ZOMBIE:
-        for process in (root, *root.children(recursive=True)):
-            try:
-                times = process.cpu_times()
-            except psutil.Error:
-                continue
+def look(taken: dict[psutil.Process, float]) -> None:
+    """Writes down the processor time of every process below this one; of those that are gone, it stays."""
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            times = process.cpu_times()
             taken[process] = times.user + times.system
-        time.sleep(0.1)
-    return sum(taken.values())
 
 
 def main() -> None:

@@ -23,12 +23,12 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
 import tyro
+from clusters import ray_cluster
 from kill_and_resume import final_state, go_on, small_recipe, write_models
 
 from studio.errors import StudioError
@@ -164,7 +164,9 @@ class KillBatch:
         with (folder / "prompts.csv").open("w", newline="") as file:
             csv.writer(file).writerows([("prompt", "seed", "preset"), *rows])
         out = folder / "out"
-        with two_nodes() if self.ray else contextlib.nullcontext(("--workers", "2")) as where:
+        with (
+            ray_cluster(nodes=2, cores=1) if self.ray else contextlib.nullcontext(("--workers", "2")) as where
+        ):
             command = [sys.executable, "-m", "studio.cli", "batch", str(folder / "prompts.csv"), *where]
             command += ["--out", str(out), "--preset", str(folder / "row.toml")]
             done: dict[Path, int] = {}
@@ -214,19 +216,6 @@ def touched(done: dict[Path, int], out: Path) -> list[Path]:
 def ready(out: Path) -> dict[Path, int]:
     """The rows that are done, and when they were."""
     return {path: path.stat().st_mtime_ns for path in out.glob("runs/*/done.json")}
-
-
-@contextlib.contextmanager
-def two_nodes() -> Iterator[tuple[str, str]]:
-    """A Ray cluster on this machine; gives the options that name it."""
-    from ray.cluster_utils import Cluster
-
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-    try:
-        cluster.add_node(num_cpus=1)
-        yield "--ray", cluster.address
-    finally:
-        cluster.shutdown()
 
 
 def main(config: KillQueue | KillBatch) -> int:

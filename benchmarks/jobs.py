@@ -13,6 +13,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -22,7 +23,7 @@ import httpx
 import psutil
 from playwright.sync_api import BrowserContext, sync_playwright
 
-from studio.jobs.queue import Queue
+from studio.jobs.queue import Job, Queue
 from studio.recipes.load import load
 from studio.run.events import EventLog
 
@@ -34,6 +35,7 @@ TABLE = (
     "prompt,preset,steps,stages.0.resolution,preview_every,checkpoint_every\n"
     f"a teddy bear,default,{STEPS},64,{BLOCK},10000\n"
 ).encode()
+PAGE_ASKS_EVERY_S = 0.7
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
@@ -96,11 +98,13 @@ class Watched:
     Attributes:
         delays_s: how long each preview took from the disk to the page.
         share: the server's processor time beside the worker's.
+        browser_share: the browser's.
         step_ratios: the time of some steps with the app beside that of their neighbours without it.
     """
 
     delays_s: list[float]
     share: float
+    browser_share: float
     step_ratios: list[float]
 
 
@@ -113,14 +117,12 @@ def idle_share(server: psutil.Process) -> float:
 
 def watched(context: BrowserContext, url: str, workspace: Path, server: psutil.Process) -> Watched:
     """Has a run watched, in its second half in every other block of steps: the app is frozen in between."""
-    queue = Queue(workspace)
-    tag = httpx.post(f"{url}batches", content=TABLE, headers=MINE).raise_for_status().text
-    (job,) = queue.jobs(tag=tag)
+    queue, job = Queue(workspace), _submitted(url, workspace)
     page = context.new_page()
     page.goto(f"{url}watch?job={job.id}")
     page.locator("#preview img").wait_for(timeout=300_000)
     (worker,) = server.children()
-    began, delays, seen = (_busy(server), _busy(worker)), [], ""
+    began, delays, seen = (_busy(server), _busy(worker), _browser_busy()), [], ""
     while queue.job(job.id).step < STEPS // 2:
         source = page.locator("#preview img").get_attribute("src") or ""
         name = source.rpartition("?")[2]
@@ -128,14 +130,54 @@ def watched(context: BrowserContext, url: str, workspace: Path, server: psutil.P
             delays.append(time.time() - (job.folder / "previews" / name).stat().st_mtime)
         seen = name
         time.sleep(0.02)
-    share = (_busy(server) - began[0]) / (_busy(worker) - began[1])
+    now = _busy(server), _busy(worker), _browser_busy()
+    shown, made, drawn = (after - before for before, after in zip(began, now, strict=True))
+    ratios = step_ratios(EventLog(job.folder / "events.jsonl"), server)
+    page.close()
+    return Watched(delays, shown / made, drawn / made, ratios)
+
+
+def polled(url: str, workspace: Path, server: psutil.Process) -> list[float]:
+    """``step_ratios`` of a run whose server is asked what a page asks, by a program that draws nothing."""
+    job, over = _submitted(url, workspace), threading.Event()
+    asking = threading.Thread(target=_ask_as_a_page_does, args=(url, job.id, over))
+    asking.start()
     log = EventLog(job.folder / "events.jsonl")
+    while not (job.folder.is_dir() and any(event["event"] == "step" for event in log.read())):
+        time.sleep(0.1)
+    try:
+        return step_ratios(log, server)
+    finally:
+        over.set()
+        asking.join()
+
+
+def _submitted(url: str, workspace: Path) -> Job:
+    tag = httpx.post(f"{url}batches", content=TABLE, headers=MINE).raise_for_status().text
+    (job,) = Queue(workspace).jobs(tag=tag)
+    return job
+
+
+def _ask_as_a_page_does(url: str, number: int, over: threading.Event) -> None:
+    etag, shown = "", ""
+    with httpx.Client(headers=MINE, timeout=60) as client:
+        while not over.wait(PAGE_ASKS_EVERY_S):
+            answer = client.get(f"{url}watched?job={number}", headers={"if-none-match": etag})
+            if answer.status_code == httpx.codes.OK:
+                etag, preview = answer.headers["etag"], answer.json()["parts"]["preview"]
+                if preview != shown:
+                    client.get(f"{url}jobs/{number}/preview")
+                shown = preview
+
+
+def step_ratios(log: EventLog, server: psutil.Process) -> list[float]:
+    """The time of a run's steps beside that of their neighbours, in which the server is frozen."""
     try:
         blocks = list(_blocks(log, server))
     finally:
         server.resume()
     neighbours = zip(blocks[1::2], blocks[::2], blocks[2::2], strict=False)
-    return Watched(delays, share, [2 * shown / (before + after) for shown, before, after in neighbours])
+    return [2 * shown / (before + after) for shown, before, after in neighbours]
 
 
 def _blocks(log: EventLog, server: psutil.Process) -> Iterator[float]:
@@ -155,6 +197,11 @@ def _last_step(log: EventLog) -> tuple[int, float]:
     """The last step that a run has told of, and the seconds until then."""
     last = next(event for event in reversed(log.read()) if event["event"] == "step")
     return last["step"], last["elapsed_s"]
+
+
+def _browser_busy() -> float:
+    browser = [each for each in psutil.Process().children(recursive=True) if "chrom" in each.name()]
+    return sum(map(_busy, browser))
 
 
 def _busy(process: psutil.Process) -> float:
@@ -181,10 +228,15 @@ def main() -> None:
             slowest, count = max(cost.delays_s), len(cost.delays_s)
             print(f"{min(cost.delays_s):.2f} to {slowest:.2f} s from a preview's file to the page ({count})")
             print(f"{cost.share:.1%} of the worker's processor time goes to showing its run to one page")
+            print(f"{cost.browser_share:.1%} of it goes to the browser that draws the page")
+            beside = "a step beside one with a frozen app"
             middle, count = statistics.median(cost.step_ratios), len(cost.step_ratios)
-            print(f"{middle - 1:+.1%} a step with the app and a page, beside a frozen app ({count} blocks)")
-            print(f"The load of the machine is {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
+            print(f"{middle - 1:+.1%} {beside}, the browser on the same cores ({count} blocks)")
             browser.close()
+            ratios = polled(url, folder / "c", server)
+            middle, count = statistics.median(ratios), len(ratios)
+            print(f"{middle - 1:+.1%} {beside}, asked as by a page and without a browser ({count} blocks)")
+            print(f"The load of the machine is {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 from collections.abc import Iterator
@@ -32,6 +33,7 @@ from studio.web.inspection import START_SUFFIXES, inspect_drawing, inspect_film,
 from studio.web.motion_forms import ClipForm, MovingForm, clipart_presets, followers, moving_presets
 from studio.web.options import Options
 from studio.web.uploads import Uploads
+from tests.clipart.test_drawing import png_header
 from tests.export.shapes import splats_on, stool
 
 ADA = {"x-studio-client": "ada" * 10}
@@ -99,6 +101,31 @@ def test_what_may_not_be_sent(app: TestClient) -> None:
     )
     nobody = TestClient(app.app, "http://127.0.0.1").post("/drawings?name=a.svg", content=SQUARE)
     assert nobody.status_code == 400 and "somebody whose it is" in nobody.text
+
+
+SVG = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 9 9">'
+LAUGHS = "".join(f'<!ENTITY a{n + 1} "{f"&a{n};" * 10}">' for n in range(9))
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "says"),
+    [
+        (
+            "a.svg",
+            f'<!DOCTYPE svg [<!ENTITY a0 "ha">{LAUGHS}]>{SVG}<text>&a9;</text></svg>'.encode(),
+            "entity",
+        ),
+        ("a.svg", (SVG + "<g>" * 5000 + "</g>" * 5000 + "</svg>").encode(), "ungroup them"),
+        ("a.svg", gzip.compress(b" " * 50_000_000), "cannot be read as SVG"),
+        ("a.png", png_header(30_000, 30_000), "more than 64 million"),
+    ],
+)
+def test_hostile_drawings_leave_nothing(drawings: Drawings, name: str, data: bytes, says: str) -> None:
+    folder = drawings._sent.folder
+    before = sorted(folder.glob("*"))
+    with pytest.raises(StudioError, match=says):
+        drawings.keep(data, name)
+    assert sorted(folder.glob("*")) == before
 
 
 @pytest.mark.parametrize(

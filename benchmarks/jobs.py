@@ -162,12 +162,14 @@ def _ask_as_a_page_does(url: str, number: int, over: threading.Event) -> None:
     etag, shown = "", ""
     with httpx.Client(headers=MINE, timeout=60) as client:
         while not over.wait(PAGE_ASKS_EVERY_S):
-            answer = client.get(f"{url}watched?job={number}", headers={"if-none-match": etag})
-            if answer.status_code == httpx.codes.OK:
-                etag, preview = answer.headers["etag"], answer.json()["parts"]["preview"]
-                if preview != shown:
-                    client.get(f"{url}jobs/{number}/preview")
-                shown = preview
+            # A server that was frozen lets go of connections.
+            with contextlib.suppress(httpx.TransportError):
+                answer = client.get(f"{url}watched?job={number}", headers={"if-none-match": etag})
+                if answer.status_code == httpx.codes.OK:
+                    etag, preview = answer.headers["etag"], answer.json()["parts"]["preview"]
+                    if preview != shown:
+                        client.get(f"{url}jobs/{number}/preview")
+                    shown = preview
 
 
 def step_ratios(log: EventLog, server: psutil.Process) -> list[float]:

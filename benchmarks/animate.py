@@ -1,14 +1,16 @@
-"""Animated clipart where the truth is known: whether a prompt's gesture comes out, and what deforming costs.
+"""Animated clipart where the truth is known: whether a prompt's gesture comes out, and what it all costs.
 
 ::
 
     python benchmarks/animate.py gestures    # eight drawings, two prompts each
     python benchmarks/animate.py recovery    # five drawings that follow a video of a known motion
     python benchmarks/animate.py arap        # prefactored deformation beside one that solves in every step
+    python benchmarks/animate.py files       # 24 frames in every format
 """
 
 from __future__ import annotations
 
+import os
 import tempfile
 import time
 from dataclasses import dataclass
@@ -19,21 +21,25 @@ import numpy as np
 import torch
 import tyro
 from contest import least
+from numpy.typing import NDArray
 from PIL import Image
 
 from studio.arguments import Animate
 from studio.cameras import frame_times
 from studio.clipart.drawing import read_drawing
 from studio.clipart.sheet import sheet_of
+from studio.export.clip import write_clip
+from studio.export.formats import FORMATS, asset_paths
 from studio.export.images import to_pixels
 from studio.export.pictures import write_mp4
-from studio.ops.arap import arap
-from studio.recipes.config import ClipartConfig
+from studio.export.shapes import Clip
+from studio.ops.arap import Arap, arap
+from studio.recipes.config import CLIP, ClipartConfig
 from studio.recipes.load import load
 from studio.renderers.cutouts import CutoutRenderer
 from studio.resources import clipart
 from studio.run.session import Run
-from studio.run.views import clip_cameras, drawn
+from studio.run.views import clip_cameras, detached, drawn
 from studio.scenes.clipart import Clipart
 
 ASKED = {
@@ -56,7 +62,7 @@ FRAMES = 6
 class Study:
     """Measures the animation of drawings."""
 
-    study: tyro.conf.Positional[Literal["gestures", "recovery", "arap"]]
+    study: tyro.conf.Positional[Literal["gestures", "recovery", "arap", "files"]]
     """Which study."""
     output: Path | None = None
     """Where runs are kept; by default they are not."""
@@ -68,7 +74,7 @@ def main() -> None:
     if args.study == "arap":
         deformation()
         return
-    study = gestures if args.study == "gestures" else recovery
+    study = {"gestures": gestures, "recovery": recovery, "files": files}[args.study]
     if args.output is not None:
         study(args.output)
     else:
@@ -81,6 +87,7 @@ def gestures(folder: Path) -> None:
     right = 0
     for name, asked in ASKED.items():
         for gesture in asked:
+            begun = time.process_time()
             prompt = f"the {name.replace('-', ' ')} does a {gesture}"
             run = Run.create(load("aniclipart", prompt, [f"stages.0.scene.path='{name}'"]), folder)
             for _ in run:
@@ -91,7 +98,7 @@ def gestures(folder: Path) -> None:
             print(
                 f"{name:12} {gesture:8} became {found['nearest_motion']:8} {found['psnr_db']:5.1f} dB, "
                 f"keypoints go {found['travel_px']:4.1f} px, {found['flipped']:.1%} of the triangles "
-                f"flipped, identity {found['identity_db']:.1f} dB, {found['seconds']:.0f} s",
+                f"flipped, identity {found['identity_db']:.1f} dB, {time.process_time() - begun:.0f} s",
                 flush=True,
             )
     print(f"{right} of {sum(map(len, ASKED.values()))} became what was asked for")
@@ -150,33 +157,64 @@ def in_motion(still: Clipart) -> Clipart:
 def deformation() -> None:
     """Six frames of one drawing, forward and backward in single precision with one thread."""
     torch.set_num_threads(1)
-    sheet = sheet_of(read_drawing(clipart("cat"), 512))
-    deform = arap(sheet.vertices, sheet.faces, sheet.keypoints).to(torch.zeros(1))
-    places = sheet.vertices[sheet.keypoints]
-    rng = torch.Generator().manual_seed(0)
-    handles = (places + 8 * torch.randn(FRAMES, *places.shape, generator=rng)).requires_grad_()
+    drawing = read_drawing(clipart("cat"), 512)
+    for edge_px in (ClipartConfig(path="cat").edge_px, 13.0):
+        sheet = sheet_of(drawing, edge_px=edge_px)
+        deform = arap(sheet.vertices, sheet.faces, sheet.keypoints).to(torch.zeros(1))
+        places = sheet.vertices[sheet.keypoints]
+        rng = torch.Generator().manual_seed(0)
+        handles = (places + 8 * torch.randn(FRAMES, *places.shape, generator=rng)).requires_grad_()
 
-    def ours() -> None:
-        deform(handles).square().sum().backward()  # type: ignore[no-untyped-call]
+        def ours(deform: Arap = deform, handles: torch.Tensor = handles) -> None:
+            deform(handles).square().sum().backward()  # type: ignore[no-untyped-call]
 
-    # What prefactoring saves: in each frame two least-squares systems of these sizes, as AniClipart solves.
-    edges, vertices = len(deform.edges), len(deform.by_handles)
-    noise = np.random.default_rng(0)
-    systems = [
-        noise.standard_normal((rows + 2 * len(places), unknowns))
-        for unknowns, rows in ((2 * vertices, 2 * edges), (vertices, edges))
-    ]
+        # What prefactoring saves: in each frame two least-squares systems of these sizes, as AniClipart has.
+        edges, vertices = len(deform.edges), len(deform.by_handles)
+        noise = np.random.default_rng(0)
+        systems = [
+            noise.standard_normal((rows + 2 * len(places), unknowns))
+            for unknowns, rows in ((2 * vertices, 2 * edges), (vertices, edges))
+        ]
 
-    def solving() -> None:
-        for _ in range(FRAMES):
-            for system in systems:
-                np.linalg.lstsq(system, np.ones(len(system)), rcond=None)
+        def solving(systems: list[NDArray[np.float64]] = systems) -> None:
+            for _ in range(FRAMES):
+                for system in systems:
+                    np.linalg.lstsq(system, np.ones(len(system)), rcond=None)
 
-    mine, theirs = least(ours, 1.0), least(solving, 1.0)
-    print(
-        f"{vertices} vertices, {len(places)} handles, {FRAMES} frames: {1000 * mine.cpu:.1f} ms prefactored, "
-        f"{1000 * theirs.cpu:.0f} ms solving, {theirs.cpu / mine.cpu:.0f} times as long"
-    )
+        mine, theirs = least(ours, 1.0), least(solving, 1.0)
+        print(
+            f"{vertices} vertices, {len(places)} handles, {FRAMES} frames: {1000 * mine.cpu:.1f} ms "
+            f"prefactored, {1000 * theirs.cpu:.0f} ms solving, {theirs.cpu / mine.cpu:.0f} times as long",
+            flush=True,
+        )
+
+
+def files(folder: Path) -> None:
+    """Processor seconds of 24 frames in each format that holds a clip, the encoders' among them."""
+    torch.set_num_threads(1)
+    formats = [name for name in FORMATS if name in CLIP]
+    print(f"| drawing | frames, curves | {' | '.join(formats)} | all |")
+    print("| --- " * (3 + len(formats)) + "|")
+    for name in RECOVERED:
+        recipe = load("aniclipart", "a dance", [f"stages.0.scene.path='{name}'"])
+        config = recipe.stages[0].scene
+        assert isinstance(config, ClipartConfig)
+        scene = in_motion(Clipart.initial(config))
+        with torch.no_grad():
+            film = detached(scene.animation(24, 2.0))
+        clip = Clip(film, scene.puppet, clipart(name), scene.project(recipe.prompt, recipe.seed, film))
+        begun: list[float] = []
+        paths = asset_paths(folder / name, formats)
+        write_clip(clip, CutoutRenderer(), paths, recipe.export, lambda _: begun.append(_spent()))  # noqa: B023
+        ends = np.array([*begun, _spent()])
+        print(
+            f"| {name} | {' | '.join(f'{s:.2f}' for s in [*np.diff(ends), ends[-1] - ends[0]])} |", flush=True
+        )
+
+
+def _spent() -> float:
+    """Processor seconds of this process and of those that it has started and that are over."""
+    return sum(os.times()[:4])
 
 
 if __name__ == "__main__":

@@ -81,18 +81,20 @@ class Clipart:
         match self.config.loop:
             case "there_and_back":
                 there = (frames + 2) // 2
-                places = [*range(there), *range(frames - there, 0, -1)]
-                times = torch.tensor(places, dtype=torch.float32) / max(there - 1, 1)
+                order = [*range(there), *range(frames - there, 0, -1)]
+                times = torch.arange(there, dtype=torch.float32) / max(there - 1, 1)
             case "cyclic":
+                order = list(range(frames))
                 times = torch.arange(frames, dtype=torch.float32) / frames
             case "once":
+                order = list(range(frames))
                 times = torch.linspace(0, 1, frames)
             case _:
                 assert_never(self.config.loop)
         posed = self.puppet.posed(self.keypoints(times.to(self.curves)))
         loops = self.config.loop != "once"
         played = torch.arange(frames, dtype=torch.float32) / max(frames if loops else frames - 1, 1)
-        return Animation(self.at(None), tuple(posed), played, seconds, loops)
+        return Animation(self.at(None), tuple(posed[place] for place in order), played, seconds, loops)
 
     def project(self, prompt: str, seed: int, film: Animation[Cutout]) -> Project:
         """What it can be animated from again.

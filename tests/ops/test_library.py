@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import subprocess
 import sys
@@ -35,6 +36,23 @@ def test_native_code_is_found_and_named() -> None:
     assert isinstance(found, library.Library)
     assert found.isa in ("base", "v3", "v4") and found.path.is_file()
     assert library.select(CPU, torch.float32) is found
+
+
+def test_large_blocks_come_from_memory_that_is_kept() -> None:
+    """By glibc's own account, how many bytes it mapped for single blocks does not grow with one more."""
+    libc = ctypes.CDLL(None)
+    if not hasattr(libc, "mallinfo2"):
+        pytest.skip("only glibc since 2.33 gives account")
+    account = libc.mallinfo2
+    account.restype = type("_Account", (ctypes.Structure,), {"_fields_": [("numbers", ctypes.c_size_t * 10)]})
+    libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+    libc.free.argtypes = [ctypes.c_void_p]
+    library.find("cpu")
+    mapped = 4  # hblkhd of struct mallinfo2
+    before = account().numbers[mapped]
+    block = libc.malloc(20 << 20)
+    assert account().numbers[mapped] == before
+    libc.free(block)
 
 
 def test_reference_on_request() -> None:

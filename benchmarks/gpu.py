@@ -153,6 +153,7 @@ def splats(count: int, resolution: int, views: int) -> GpuContest:
         world_to_camera=cloud.world_to_camera.to(device),
         intrinsics=cloud.intrinsics.to(device),
         background=cloud.background.to(device),
+        v_images=tuple(v_image.to(device) for v_image in cloud.v_images),
     )
     little = SplatCapacity.of(1, device)
     work.draw("native", capacity=little)
@@ -163,8 +164,7 @@ def splats(count: int, resolution: int, views: int) -> GpuContest:
         return float(((one - two).abs().max() / two.abs().max()).detach())
 
     def theirs() -> None:
-        rgb, alpha = by_gsplat(work)
-        torch.autograd.grad(rgb.sum() + (rgb * alpha).sum(), work.parameters)
+        torch.autograd.grad(by_gsplat(work), work.parameters, work.v_images)
 
     name = f"splatting, {count} splats, {views} views of {resolution}^2"
     peer, here = peer_named("gsplat")

@@ -1,7 +1,7 @@
 """Splatting against its plain-torch reference and OpenSplat.
 
 Splats are uniform in the ball of radius 0.5, with scales of about 0.7 times their spacing: what text-to-3D
-looks like early on. The loss has a gradient on rgb and alpha; everything from parameters to parameters'
+looks like early on. A gradient on rgb and alpha is given; everything from parameters to parameters'
 gradients counts, but for OpenSplat, of which only the rasterizer does (``peers/opensplat.py``).
 """
 
@@ -35,6 +35,7 @@ class SplatWorkload:
     intrinsics: Tensor
     background: Tensor
     resolution: int
+    v_images: tuple[Tensor, ...]  # the loss's gradient on rgb and alpha
 
     def draw(
         self, backend: Backend, antialias: bool = True, capacity: SplatCapacity | None = None
@@ -54,7 +55,7 @@ class SplatWorkload:
     def step(self, backend: Backend, capacity: SplatCapacity | None = None) -> None:
         """Forward and backward."""
         images = self.draw(backend, capacity=capacity)
-        torch.autograd.grad(images.rgb.sum() + (images.rgb * images.alpha).sum(), self.parameters)
+        torch.autograd.grad((images.rgb, images.alpha), self.parameters, self.v_images)
 
     def by_opensplat(self) -> OpenSplat:
         size = (self.resolution, self.resolution)
@@ -83,6 +84,7 @@ def splat_workload(count: int, resolution: int, views: int = VIEWS) -> SplatWork
         intrinsics.expand(views, 3, 3),
         torch.ones(views, 3),
         resolution,
+        (torch.ones(views, 3, resolution, resolution), torch.ones(views, 1, resolution, resolution)),
     )
 
 
@@ -140,6 +142,5 @@ def contests() -> Iterator[Contest | NotRun]:
         if missing:
             yield NotRun(name, "OpenSplat", missing)
         else:
-            v_rgb = torch.ones(VIEWS, 3, resolution, resolution)
-            theirs = functools.partial(work.by_opensplat().draw, v_rgb, v_rgb[:, :1])
+            theirs = functools.partial(work.by_opensplat().draw, *work.v_images)
             yield Contest(name, ours, "OpenSplat", theirs, differ_from_opensplat, opensplat_aim)

@@ -71,7 +71,7 @@ void mesh_rasterize(const StudioMeshRasterize& task) {
 
 void mesh_rasterize_backward(const StudioMeshRasterizeBackward& task) {
   const StudioMesh& mesh = task.mesh;
-  const int64_t parts = RowSums::parts(int64_t(mesh.width) * mesh.height, mesh.vertices);
+  const int64_t parts = RowSums::parts(mesh.views, int64_t(mesh.width) * mesh.height, mesh.vertices);
   const RowSums sums(mesh.views, parts, mesh.vertices, 4, task.v_positions);
   const auto add_rows = task.v_slopes == nullptr
                             ? task.v_depth == nullptr ? add_positions_vjp<false, false> : add_positions_vjp<true, false>
@@ -95,9 +95,10 @@ void mesh_interpolate_backward(const StudioMeshInterpolateBackward& task) {
   const StudioMeshInterpolate& in = task.in;
   float* v_weights = task.v_weights;
   const bool shared = in.own_attributes == 0;
-  const int64_t parts = RowSums::parts(shared ? in.views * in.pixels : in.pixels, in.vertices);
+  const int64_t arrays = shared ? 1 : in.views;
+  const int64_t parts = RowSums::parts(arrays, shared ? in.views * in.pixels : in.pixels, in.vertices);
   // Where one task sums for all pixels, the weights are better left to several.
-  const int64_t tasks = (shared ? 1 : in.views) * parts;
+  const int64_t tasks = arrays * parts;
   if (v_weights != nullptr && (task.v_attributes == nullptr || (tasks == 1 && in.launch.threads > 1))) {
     for_pixels(in.launch.threads, in.views, in.pixels, [&](int64_t view, int64_t first, int64_t end) {
       interpolate_vjp(task, view, first, end, v_weights, nullptr, 0);
@@ -105,7 +106,7 @@ void mesh_interpolate_backward(const StudioMeshInterpolateBackward& task) {
     v_weights = nullptr;
   }
   if (task.v_attributes == nullptr) return;
-  const RowSums sums(shared ? 1 : in.views, parts, in.vertices, in.channels, task.v_attributes);
+  const RowSums sums(arrays, parts, in.vertices, in.channels, task.v_attributes);
   parallel_for(in.launch.threads, tasks, [&](int64_t i, int) {
     float* v_attributes = sums.begin(i / parts, i % parts);
     const int64_t all = shared ? in.views * in.pixels : in.pixels, start = i / parts * in.pixels;

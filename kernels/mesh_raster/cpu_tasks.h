@@ -81,10 +81,12 @@ class RowSums {
         stride_((channels + 3) / 4 * 4),
         sums_(in_place_ ? 0 : arrays * parts * rows * stride_) {}
 
-  // How many parts are worth their while: each costs a pass over the rows.
-  static int64_t parts(int64_t pixels, int64_t rows) {
-    const int64_t parts = pixels / (8 * rows + 1);
-    return parts < 1 ? 1 : min_of(parts, 16);
+  // How many parts are worth their while: each costs a pass over the rows, but a few tasks there should be for several
+  // threads.
+  static int64_t parts(int64_t arrays, int64_t pixels, int64_t rows) {
+    constexpr int64_t TASKS = 4, MOST = 16;
+    const int64_t few = pixels > 2 * rows && arrays > 0 ? TASKS / arrays : 1;
+    return max_of(1, min_of(max_of(few, pixels / (8 * rows + 1)), MOST));
   }
 
   int64_t stride() const { return stride_; }

@@ -107,6 +107,9 @@ def take_step(recipe: Recipe, index: int, stage: BuiltStage, stage_step: int, st
         index: place of the stage in the recipe.
         stage_step: steps of the stage that are done.
         state: is changed.
+
+    Raises:
+        StudioError: a regularizer means nothing to the scene, or a prior cannot be asked.
     """
     now = Moment(recipe.seed, state.step, stage_step, stage_step / stage.config.steps)
     scenes = [particle.scene for particle in state.particles]
@@ -156,26 +159,14 @@ def take_step(recipe: Recipe, index: int, stage: BuiltStage, stage_step: int, st
     state.step += 1
     clock.lap("topology")
 
+    guidance = {name: output for name, (_, output) in outputs.items()}
     is_logged = state.step % recipe.log_every == 0 or state.step == recipe.total_steps
-    statistics = {
-        "alpha_mean": float(main.pictures.alpha.detach().mean()),
-        "primitives": float(sum(map(len, scenes))),
-        "images": float(sum(len(look.cameras) for look in shown.values())),
-        "denoiser_calls": float(sum(output.denoiser_calls for _, output in outputs.values())),
-    }
-    if stage.depth_confidence is not None:
-        statistics["depth_confidence"] = stage.depth_confidence
-    if is_logged:
-        statistics["burnt"] = burnt_share(main.pictures)
-        moving = [scene.largest_acceleration() for scene in scenes if isinstance(scene, Deformable)]
-        statistics |= {"acceleration": max(moving)} if moving else {}
-    statistics |= {f"{name}_distance": distance for name, distance in state.distances.items()}
-    for name, (_, output) in outputs.items():
-        statistics |= {f"{name}_{term}": value for term, value in output.terms.items()}
+    statistics = _statistics(stage, state, main, guidance, is_logged)
+    statistics["images"] = float(sum(len(look.cameras) for look in shown.values()))
     seen = Observation(
         stage_step=stage_step + 1,
         non_finite=non_finite,
-        guidance_non_finite=any(not _is_finite(output) for _, output in outputs.values()),
+        guidance_non_finite=any(not bool(output.gradient.isfinite().all()) for output in guidance.values()),
         alpha_mean=statistics["alpha_mean"],
         burnt=statistics.get("burnt"),
         count_before=count_before,
@@ -271,8 +262,26 @@ def _non_finite(scene: AnyScene) -> tuple[str, ...]:
     return tuple(name for name, gradient in gradients.items() if not bool(gradient.isfinite().all()))
 
 
-def _is_finite(output: GuidanceOutput) -> bool:
-    return bool(output.gradient.isfinite().all())
+def _statistics(
+    stage: BuiltStage, state: LoopState, main: Shown, guidance: Mapping[str, GuidanceOutput], is_logged: bool
+) -> dict[str, float]:
+    """Figures of a step by name; the dearer ones only where it is logged."""
+    scenes = [particle.scene for particle in state.particles]
+    statistics = {
+        "alpha_mean": float(main.pictures.alpha.detach().mean()),
+        "primitives": float(sum(map(len, scenes))),
+        "denoiser_calls": float(sum(output.denoiser_calls for output in guidance.values())),
+    }
+    if stage.depth_confidence is not None:
+        statistics["depth_confidence"] = stage.depth_confidence
+    if is_logged:
+        statistics["burnt"] = burnt_share(main.pictures)
+        moving = [scene.largest_acceleration() for scene in scenes if isinstance(scene, Deformable)]
+        statistics |= {"acceleration": max(moving)} if moving else {}
+    statistics |= {f"{name}_distance": distance for name, distance in state.distances.items()}
+    for name, output in guidance.items():
+        statistics |= {f"{name}_{term}": value for term, value in output.terms.items()}
+    return statistics
 
 
 def burnt_share(render: RenderOutput) -> float:

@@ -23,8 +23,7 @@ from PIL import Image
 
 from studio.cameras import filmed, frame_times, orbit
 from studio.evaluate.metrics import psnr
-from studio.export.images import to_bytes
-from studio.export.images import to_pixels
+from studio.export.images import to_bytes, to_pixels
 from studio.export.pictures import write_contact_sheet
 from studio.priors.library import LibraryPrior
 from studio.prompts import slug

@@ -70,7 +70,7 @@ class Animate4d:
     beside: Annotated[tuple[Beside, ...], tyro.conf.Positional] = ("oracle", "prior", "front")
     size: int = 64
     """Width and height of the pictures in pixels."""
-    splats: int = 3000
+    splats: int = 4000
     """Of each model."""
     steps: tuple[int, int, int] = (1000, 250, 300)
     """At rest, of the motion, and of motion and shape in turn."""
@@ -104,7 +104,7 @@ def recipe_for(args: Animate4d, prompt: str, motion: MotionName, video: Path, be
         *(f"stages.{stage}.guidance.0.method.target.path='{video}'" for stage in (1, 2)),
         *(f"stages.{stage}.resolution={args.size}" for stage in (0, 1, 2)),
         *(f"stages.{stage}.regularizers.rigidity=300.0" for stage in (1, 2)),
-        "stages.2.scene.shape_rate=1.0",
+        "stages.2.scene.shape_rate=2.0",
         "stages.2.learning_rate={ kind = 'cosine', start = 0.5, end = 0.05 }",
     ]
     recipe = load("pla4d-draft", prompt, lines)

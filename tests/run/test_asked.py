@@ -118,6 +118,7 @@ def test_a_run_is_drawn_to_meshes_and_refined(models: Path, tmp_path: Path) -> N
         f"prior={{ kind = 'library', folder = '{models}', motions = ['sway'] }}",
         *("stages.0.steps=1", "stages.1.steps=15", "stages.1.learning_rate=8.0", "stages.2.steps=1"),
         *(f"stages.{stage}.resolution=16" for stage in range(3)),
+        *(f"stages.{stage}.scene.motion.track={{ kind = 'keyframes' }}" for stage in (1, 2)),
         *(f"stages.{stage}.regularizers={{}}" for stage in (1, 2)),
         "stages.0.scene.initial={ kind = 'ball', count = 200, radius = 0.5, opacity = 0.9 }",
         "stages.0.topology.kind=none",

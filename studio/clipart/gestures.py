@@ -103,8 +103,9 @@ def _shake(points: Tensor, far: float) -> Tensor:
 
 
 def _wave(points: Tensor, far: float) -> Tensor:
-    """The arm on one side is raised."""
-    return _turned(points, (0.15, 0.0), math.radians(55) * far * _beyond(points[:, 0], 0.15))
+    """The arm on one side is raised, and what is below it hardly."""
+    arm = ((points[:, 0] - 0.05) / 0.1).clamp(0.0, 1.0) * _beyond(points[:, 1], -0.4)
+    return _turned(points, (0.2, 0.0), math.radians(30) * far * arm)
 
 
 def _flap(points: Tensor, far: float) -> Tensor:
@@ -123,8 +124,8 @@ def _walk(points: Tensor, far: float) -> Tensor:
 
 def _dance(points: Tensor, far: float) -> Tensor:
     """Hips to one side, head and feet to the other, arms up."""
-    arms = (points[:, 0].abs() - 0.3).clamp(min=0.0)
-    return _moved(points, 0.25 * far * (1 - 2.5 * points[:, 1].square()), 0.45 * far * arms)
+    arms = (points[:, 0].abs() - 0.3).clamp(min=0.0) * _beyond(points[:, 1], -0.3)
+    return _moved(points, 0.2 * far * (1 - 2 * points[:, 1].square()), 0.45 * far * arms)
 
 
 def _swim(points: Tensor, far: float) -> Tensor:

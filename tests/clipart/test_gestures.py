@@ -5,8 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
+from studio.clipart.drawing import read_drawing
 from studio.clipart.gestures import GESTURES, Gesture, gestures_in, performances
+from studio.clipart.sheet import sheet_of
 from studio.errors import StudioError
+from studio.resources import clipart
 
 BODY = 60 + 120 * torch.rand(14, 2, generator=torch.Generator().manual_seed(0))
 
@@ -30,6 +33,20 @@ def test_the_other_side_is_the_mirror_image(gesture: Gesture) -> None:
         seen = one(mirror, 0.7)
         expected = torch.stack([axis - seen[:, 0], seen[:, 1]], dim=1)
         torch.testing.assert_close(other(BODY, 0.7), expected, atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["dance", "wave"])
+def test_no_leg_of_a_crab_is_folded(name: str) -> None:
+    """Bones neither turn about nor lose more than half of their length."""
+    sheet = sheet_of(read_drawing(clipart("crab"), 256), edge_px=24.0)
+    rest = sheet.vertices[sheet.keypoints]
+    (gesture,) = (each for each in GESTURES if each.name == name)
+    for performance in performances(gesture):
+        before, after = (
+            points[sheet.bones[:, 1]] - points[sheet.bones[:, 0]] for points in (rest, performance(rest, 1.0))
+        )
+        assert float(torch.cosine_similarity(before, after).amin()) > 0.3
+        assert float((after.norm(dim=1) / before.norm(dim=1)).amin()) > 0.5
 
 
 @pytest.mark.parametrize(

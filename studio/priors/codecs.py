@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -59,15 +60,42 @@ class Autoencoder:
 
     def unscaled(self, rgb: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b c hx wx"]:
         """The latents as the autoencoder gives them; what Zero123 is shown of its reference image."""
-        pixels = 2 * resized(rgb, self.image_size) - 1
-        mode: Tensor = self.vae.encode(pixels.to(dtype_of(self.vae))).latent_dist.mode()  # type: ignore[operator]
-        return mode.to(rgb.dtype)
+
+        def mode(pixels: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b c hx wx"]:
+            found: Tensor = self.vae.encode(pixels.to(dtype_of(self.vae))).latent_dist.mode()  # type: ignore[operator]
+            return found.to(pixels.dtype)
+
+        return with_unit_gradient(mode, 2 * resized(rgb, self.image_size) - 1)
 
     def decode(self, x: Float[Tensor, "b c hx wx"]) -> Float[Tensor, "b 3 h w"]:
         """Latents to images."""
         latents = x / self.scaling_factor + self.shift_factor
         pixels: Tensor = self.vae.decode(latents.to(dtype_of(self.vae)), return_dict=False)[0]  # type: ignore[operator]
         return (pixels.to(x.dtype) + 1) / 2
+
+
+def with_unit_gradient(network: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """``network(x)``, through which the gradient flows back with its largest number between 1/2 and 1.
+
+    In float16 gradients below 6e-8 vanish and above 65504 are infinite, and those of guidance can be either.
+    Scaled by powers of two, others keep their bits.
+    """
+    if not (torch.is_grad_enabled() and x.requires_grad):
+        return network(x)
+    scale = x.new_ones(())
+
+    def down(gradient: Tensor) -> Tensor:
+        nonlocal scale
+        largest = gradient.abs().max()
+        power = torch.ldexp(torch.ones_like(largest), torch.frexp(largest).exponent)
+        scale = torch.where(largest.isfinite() & (largest > 0), power, 1.0)
+        return gradient / scale
+
+    entered = x.view_as(x)
+    entered.register_hook(lambda gradient: gradient * scale)  # type: ignore[no-untyped-call]
+    left = network(entered)
+    left.register_hook(down)  # type: ignore[no-untyped-call]
+    return left.view_as(left)
 
 
 def resized(rgb: Float[Tensor, "b 3 h w"], size: int) -> Float[Tensor, "b 3 s s"]:

@@ -70,6 +70,7 @@ def assert_as_expected(name: str, row: Mapping[str, Outcome]) -> None:
             assert reason in outcome.refused and "\n" not in outcome.refused
 
 
+@pytest.mark.filterwarnings("ignore:the model reads 14 tokens")
 @pytest.mark.parametrize("name", [*FAMILIES, *OF_CLIPS])
 def test_two_steps_or_a_reason(name: str, tmp_path: Path) -> None:
     assert_as_expected(name, row(name, tmp_path))

@@ -89,7 +89,12 @@ def save_vae(folder: Path, channels: int = 4, **options: float) -> None:
 def save_vp(folder: Path, prediction: str = "epsilon") -> None:
     """Stable Diffusion's noise levels."""
     DDIMScheduler(
-        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", prediction_type=prediction
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        prediction_type=prediction,
+        clip_sample=False,
+        steps_offset=1,
     ).save_pretrained(folder / "scheduler")
 
 

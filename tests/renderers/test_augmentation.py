@@ -55,7 +55,7 @@ def test_as_another_library_warps() -> None:
         )
         for channel in smooth[0]
     ]
-    expected = torch.stack([torch.from_numpy(np.asarray(channel)) for channel in channels])
+    expected = torch.stack([torch.from_numpy(np.array(channel)) for channel in channels])
     ours = shown(warp, smooth).rgb[0]
     inside = expected > -1
     assert 0.2 < float(inside.float().mean())

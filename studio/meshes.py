@@ -21,7 +21,11 @@ GUTTER_PX = 4
 """Texels between two charts of a texture."""
 SUFFIXES = (".glb", ".gltf", ".obj", ".ply", ".stl")
 # What trimesh and PIL raise on broken files.
-_UNREADABLE = (AttributeError, LookupError, NotImplementedError, OSError, TypeError, ValueError, struct.error)
+MOST_FACES = 10_000_000
+_UNREADABLE = (
+    AttributeError, LookupError, NameError, NotImplementedError, OSError, TypeError, ValueError, struct.error,
+)  # fmt: skip
+"""What trimesh raises for a file that is not whole."""
 _PICTURE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tga", ".tif", ".tiff", ".webp")
 
 
@@ -38,7 +42,8 @@ def load_mesh(path: str | Path, max_texture_size: int = 1024) -> Mesh:
 
     Raises:
         StudioError: an unknown suffix; a file that is missing or cannot be read; a material library or
-            texture that is missing; no faces; numbers that are not finite; indices out of range.
+            texture that is missing; no faces, or more than ``MOST_FACES``; numbers that are not finite;
+            indices out of range.
     """
     path = Path(path)
     if path.suffix.lower() not in SUFFIXES:
@@ -55,11 +60,16 @@ def load_mesh(path: str | Path, max_texture_size: int = 1024) -> Mesh:
     pieces = []
     try:
         scene = trimesh.load_scene(path, resolver=files, process=False)
-        pieces = [
-            _piece(scene.geometry[name], transform, files, linear, max_texture_size)
+        placed = [
+            (scene.geometry[name], transform)
             for transform, name in (scene.graph[node] for node in scene.graph.nodes_geometry)
             if isinstance(scene.geometry[name], trimesh.Trimesh) and len(scene.geometry[name].faces)
         ]
+        # Counted before they are made: a small file may place one mesh a million times.
+        count = sum(len(shape.faces) for shape, _ in placed)
+        if count > MOST_FACES:
+            raise StudioError(f"{path} has {count} faces, expected at most {MOST_FACES}: simplify the mesh.")
+        pieces = [_piece(shape, transform, files, linear, max_texture_size) for shape, transform in placed]
     except _UNREADABLE as error:
         if not files.complaints:
             reason = " ".join(f"{type(error).__name__}: {error}".split())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import sys
 from pathlib import Path
 
@@ -22,6 +23,8 @@ from studio.video import read_footage
 PICTURE, PROJECT = "picture.png", "project.json"
 _DRAWING_PX, _FILM_PX, _START_PX = 512, 256, 256
 PICTURE_SUFFIXES = (".png", ".webp", ".jpg", ".jpeg")
+MOST_BYTES = 4 * 2**30
+"""Of memory, for one look."""
 START_SUFFIXES = (".ply", ".glb", ".stl", *PICTURE_SUFFIXES)
 """Of what may begin to move. A .obj names other files, which do not come with it."""
 
@@ -71,12 +74,16 @@ def _write_picture(picture: Image.Image, folder: Path) -> None:
 def main() -> int:
     """``drawing``, ``film`` or ``start``, the file, and the folder to write into."""
     kind, file, folder = sys.argv[1:]
+    resource.setrlimit(resource.RLIMIT_DATA, (MOST_BYTES, MOST_BYTES))
     try:
         {"drawing": inspect_drawing, "film": inspect_film, "start": inspect_start}[kind](
             Path(file), Path(folder)
         )
     except StudioError as error:
         print(error, file=sys.stderr)
+        return 2
+    except MemoryError:
+        print(f"the {kind} takes more than {MOST_BYTES >> 30} GiB to be read", file=sys.stderr)
         return 2
     return 0
 

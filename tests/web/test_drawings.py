@@ -5,12 +5,14 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import struct
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import trimesh
 from PIL import Image
 from starlette.testclient import TestClient
 
@@ -262,6 +264,39 @@ def test_an_asset_or_a_picture_begins_to_move(options: Options, films: Uploads, 
     ):
         with pytest.raises(StudioError, match=says):
             wrong.recipe(options, films, starts)
+
+
+def many_faces() -> bytes:
+    """One mesh of 81 920 faces, placed 130 times."""
+    scene = trimesh.Scene({"shape": trimesh.creation.icosphere(subdivisions=6)})
+    for place in range(129):
+        scene.graph.update(f"n{place}", geometry="shape")
+    return bytes(scene.export(file_type="glb"))
+
+
+def a_long_accessor() -> bytes:
+    """Seven gigabytes of zeros, said in a line."""
+    position = {"componentType": 5126, "type": "VEC3", "count": 600_000_000}
+    said = {
+        "asset": {"version": "2.0"},
+        "buffers": [{"byteLength": 4}],
+        "bufferViews": [{"buffer": 0, "byteLength": 4}],
+        "accessors": [position],
+        "meshes": [{"primitives": [{"attributes": {"POSITION": 0}}]}],
+        "nodes": [{"mesh": 0}],
+        "scenes": [{"nodes": [0]}],
+    }
+    text = json.dumps(said).encode()
+    text += b" " * (-len(text) % 4)
+    start = struct.pack("<4sIII4s", b"glTF", 2, 32 + len(text), len(text), b"JSON")
+    return start + text + struct.pack("<I4s4x", 4, b"BIN\0")
+
+
+def test_a_mesh_that_is_much_more_than_its_file(app: TestClient, starts: Uploads) -> None:
+    with pytest.raises(StudioError, match="has 10649600 faces, expected at most 10000000"):
+        starts.keep(many_faces(), "a.glb")
+    refused = app.post("/starts?name=a.glb", content=a_long_accessor(), headers=ADA)
+    assert refused.status_code == 400 and "the start takes more than 4 GiB to be read" in refused.text
 
 
 def test_what_begins_to_move_is_looked_at(app: TestClient, starts: Uploads) -> None:

@@ -72,7 +72,7 @@ class Animate4d:
     """Width and height of the pictures in pixels."""
     splats: int = 4000
     """Of each model."""
-    steps: tuple[int, int, int] = (1000, 250, 300)
+    steps: tuple[int, int, int] = (1000, 500, 600)
     """At rest, of the motion, and of motion and shape in turn."""
     models: tuple[str, ...] = tuple(MODELS)
     """Prompts, of those that the table has."""

@@ -271,7 +271,7 @@ def test_what_a_bundle_cannot_hold_is_refused(animation: Animation[Splats], tmp_
     for asset, says in (
         (replace(animation, rig=None), "these move each by itself.*Try .ply or .4dgs"),
         (free.animation(2, 1.0), "these move each by itself"),
-        (crowded, "carried by 5 of 12 nodes, expected at most 4"),
+        (crowded, "carried by 5 of 11 nodes, expected at most 4"),
         (animation.rest, r"\.skinned\.zip holds motion and the scene is at rest.*\.ply, \.splat"),
     ):
         with pytest.raises(StudioError, match=says):
@@ -293,7 +293,7 @@ def test_a_damaged_bundle_says_so(files: dict[str, Path], tmp_path: Path) -> Non
     path = tmp_path / "a.skinned.zip"
     for change, says in (
         ({"skin.bin": members["skin.bin"][:-4]}, "skin.bin has 2396 bytes for 100 splats, not 2400"),
-        ({"skin.bin": b"\xff" * 2400}, "names node 65535 of 12"),
+        ({"skin.bin": b"\xff" * 2400}, "names node 65535 of 11"),
         ({"nodes.json": b"{"}, "no bundle of skinned splats"),
         ({"nodes.json": json.dumps(short).encode()}, "other numbers of nodes"),
         ({"canonical.ply": b"ply"}, "is not a .ply"),

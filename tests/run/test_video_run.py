@@ -136,7 +136,7 @@ def test_augmentation_changes_what_guidance_sees_and_nothing_else(tmp_path: Path
         (("stages.0.instants={kind='frames',count=3}",), "that ask it show 1 frames; expected .*'clip'"),
         (
             ("stages.0.guidance.0.method={kind='pixels',target={kind='video',path='x.mp4'}}",),
-            "augmentation came with a method of kind 'pixels', whose target stays as it is",
+            "augmentation came with a method that compares pictures, whose target stays as it is",
         ),
         (("prior.there_and_back=17",), "prior.there_and_back"),
         (("stages.0.guidance.0.augmentation.crop=0",), "augmentation.crop"),

@@ -10,6 +10,7 @@ from tyro.conf import Positional, UseAppendAction, arg, subcommand
 
 from studio.errors import StudioError
 from studio.priors.training.config import EvaluateConfig, RenderDataConfig, TrainConfig
+from studio.recipes.config import MotionName
 from studio.recipes.project import Project, read_project
 from studio.run.asked import Asked, project_lines, quoted, skeleton_lines
 
@@ -304,9 +305,37 @@ class PriorEvaluate:
     sampling: EvaluateConfig = field(default_factory=EvaluateConfig)
 
 
+@dataclass(frozen=True)
+class PriorFilm:
+    """Make a video that "studio generate --video" can follow: a known motion of the exact prior's models, or
+    what a video diffusion model draws."""
+
+    prompt: Annotated[Positional[str], arg(metavar="PROMPT")]
+    """What to show; of a diffusion model also how it moves, before a plain background."""
+    video: Annotated[Positional[Path], arg(metavar="VIDEO.mp4")]
+    """The file to write."""
+    prior: PriorName = "library"
+    """The exact prior, a folder of your own models or of a video diffusion model, or the latter's hub id."""
+    motion: MotionName = "bend"
+    """Of the exact prior's models."""
+    size: Annotated[int, arg(metavar="PIXELS")] = 256
+    """Width and height, of the exact prior's pictures; a diffusion model has its own."""
+    frames: Annotated[int, arg(metavar="N")] = 16
+    frames_per_second: Annotated[float, arg(metavar="RATE")] = 8.0
+    negative: str = ""
+    """What a diffusion model is to avoid."""
+    steps: Annotated[int, arg(metavar="N")] = 50
+    """Of a diffusion model, two calls each."""
+    guidance_scale: Annotated[float, arg(metavar="SCALE")] = 7.5
+    """Of classifier-free guidance."""
+    seed: Annotated[int, arg(metavar="N")] = 0
+    offline: Offline = False
+
+
 PriorCommand = (
     Annotated[PriorInfo, subcommand(name="info")]
     | Annotated[PriorVocab, subcommand(name="vocab")]
+    | Annotated[PriorFilm, subcommand(name="film")]
     | Annotated[PriorBuildCatalogue, subcommand(name="build-catalogue")]
     | Annotated[PriorRenderData, subcommand(name="render-data")]
     | Annotated[PriorTrain, subcommand(name="train")]

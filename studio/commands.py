@@ -23,7 +23,7 @@ _NAMES: dict[str, tuple[str, ...]] = {
     "export": (),
     "render": (),
     "presets": ("list", "show"),
-    "prior": ("info", "vocab", "build-catalogue", "render-data", "train", "evaluate"),
+    "prior": ("info", "vocab", "film", "build-catalogue", "render-data", "train", "evaluate"),
     "batch": (),
     "jobs": ("submit", "list", "show", "cancel", "pause", "resume", "retry", "move", "work"),
     "app": (),

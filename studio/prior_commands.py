@@ -17,15 +17,22 @@ from studio.console import duration
 from studio.doctor import EXAMPLE_PROMPT, automatic_prior
 from studio.errors import StudioError
 from studio.export.files import write_bytes
+from studio.export.images import to_pixels
+from studio.export.pictures import write_mp4
 from studio.priors import weights
 from studio.priors.catalogue import Catalogue, CatalogueEntry
 from studio.priors.catalogue_build import build_catalogue
+from studio.priors.film import film_of_motion, film_of_prompt
 from studio.priors.latent import LatentPrior, load_latent_prior
+from studio.priors.library import LibraryPrior
+from studio.priors.motions import motion_named
 from studio.priors.training.data import CaptionedMesh, load_views, render_data
 from studio.priors.training.evaluate import DdimSampler, evaluate, save_png, tiled
 from studio.priors.training.train import MODEL, train
 from studio.priors.video import VideoOptions, VideoPrior, load_video_prior
 from studio.priors.vocabulary import Vocabulary
+from studio.prompts import clean_prompt
+from studio.randomness import generator
 from studio.recipes.config import (
     AutoPriorConfig,
     ClipPriorConfig,
@@ -54,6 +61,9 @@ def perform(command: arguments.PriorCommand) -> int:
                 return prior_info(command)
         case arguments.PriorVocab():
             return prior_vocab(command)
+        case arguments.PriorFilm():
+            with weights.offline(command.offline):
+                return prior_film(command)
         case arguments.PriorBuildCatalogue():
             return prior_build_catalogue(command)
         case arguments.PriorRenderData():
@@ -80,6 +90,44 @@ def prior_vocab(command: arguments.PriorVocab) -> int:
         print(f"{match.weights[member]:.2f}  {catalogue.entries[member].caption}")
     for warning in match.warnings:
         print(f"studio: warning: {warning}", file=sys.stderr)
+    return 0
+
+
+def prior_film(command: arguments.PriorFilm) -> int:
+    """Makes a video of a prior."""
+    if command.video.suffix.lower() != ".mp4":
+        raise StudioError(f"{command.video} has the suffix {command.video.suffix!r}; expected .mp4.")
+    for name, value, least in (
+        ("frames", command.frames, 2), ("size", command.size, 16), ("steps", command.steps, 1),
+        ("frames-per-second", command.frames_per_second, 0.1),
+    ):  # fmt: skip
+        if value < least:
+            raise StudioError(f"--{name} is {value}; expected at least {least}.")
+    match prior_named(command.prior):
+        case LibraryPriorConfig() as config:
+            catalogue = _catalogue(None if config.folder is None else Path(config.folder))
+            library = LibraryPrior(catalogue, motions=[motion_named(command.motion)])
+            rgb = film_of_motion(library, command.prompt, command.frames, command.size)
+        case VideoPriorConfig(source=source):
+            _say_licence(source)
+            device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+            model = load_video_prior(source, VideoOptions(pictures=command.frames), device)
+            began = time.monotonic()
+
+            def progress(done: int, total: int) -> None:
+                left = (time.monotonic() - began) / done * (total - done)
+                print(f"step {done}/{total}  ETA {duration(left)}", flush=True)
+
+            prompts = (clean_prompt(command.prompt), command.negative)
+            rng = generator(command.seed, "film")
+            rgb = film_of_prompt(model, prompts, command.steps, command.guidance_scale, rng, progress)
+        case _:
+            raise StudioError(
+                f"{command.prior} knows no motion; expected library, a folder of your own models, or a video "
+                "diffusion model's folder or hub id."
+            )
+    write_mp4(to_pixels(rgb), command.video, command.frames_per_second)
+    print(command.video)
     return 0
 
 
@@ -193,6 +241,10 @@ def _describe_network(source: str, model: LatentPrior | VideoPrior) -> None:
     count = sum(parameter.numel() for parameter in model.denoiser.parameters())
     print(f"{source}: {type(model.denoiser).__name__}, {count / 1e6:.1f} M weights")
     print(f"predicts {model.prediction.value} at {len(model.schedule)} noise levels")
+    _say_licence(source)
+
+
+def _say_licence(source: str) -> None:
     if (entry := weights.known(source)) is not None:
         print(f"licence: {entry.licence}")
 

@@ -263,6 +263,10 @@ class Mesh:
     vertex_normals: Float[Tensor, "v 3"] | None = None
 
 
+FAINT = 0.05
+"""Opacity up to which a splat is hardly seen."""
+
+
 @dataclass(frozen=True)
 class Splats:
     """3D Gaussians ready to draw: activated values, not parameters.
@@ -281,6 +285,11 @@ class Splats:
     scales: Float[Tensor, "n 3"]
     opacities: Float[Tensor, "n"]
     sh: Float[Tensor, "n k 3"]
+
+    def seen(self) -> Int[Tensor, "k"]:
+        """Which of them make the shape: those that are no fainter than ``FAINT``, or all where none is."""
+        solid = self.opacities > FAINT
+        return (solid if bool(solid.any()) else torch.ones_like(solid)).nonzero().squeeze(1)
 
 
 @dataclass(frozen=True)

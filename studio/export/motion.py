@@ -41,7 +41,7 @@ def moving(mesh: Mesh, animation: Moving) -> Animation[Mesh]:
     if animation.rig is None:
         rig, carrier = None, _carried_by_points(mesh.vertices, animation)
     else:
-        rig = carrier = _on_vertices(mesh.vertices, _points(animation.rest), _on_cpu(animation.rig))
+        rig = carrier = _on_vertices(mesh.vertices, animation.rest, _on_cpu(animation.rig))
     places = [carried(mesh.vertices, carrier, instant)[0] for instant in range(len(animation.frames))]
     return _through(places, mesh, animation, rig)
 
@@ -57,12 +57,12 @@ def _through(
     return Animation(mesh, frames, animation.times.cpu(), animation.seconds, animation.loops, rig)
 
 
-def _on_vertices(vertices: Float[Tensor, "v 3"], points: Float[Tensor, "n 3"], rig: Rig) -> Rig:
+def _on_vertices(vertices: Float[Tensor, "v 3"], shape: Mesh | Splats, rig: Rig) -> Rig:
     """The rig of a shape's points as the rig of vertices among them.
 
     A vertex is carried as the points around it are on average; of their carriers the heaviest stay.
     """
-    neighbours, shares = _around(vertices, points)
+    neighbours, shares = _around(vertices, shape)
     weights = shares[..., None] * rig.weights[neighbours]
     dense = torch.zeros(len(vertices), len(rig.nodes))
     dense.scatter_add_(1, rig.carriers[neighbours].flatten(1), weights.flatten(1))
@@ -74,7 +74,7 @@ def _on_vertices(vertices: Float[Tensor, "v 3"], points: Float[Tensor, "n 3"], r
 def _carried_by_points(vertices: Float[Tensor, "v 3"], animation: Moving) -> Rig:
     """Every point of the shape as a node that carries the vertices around it."""
     points = _points(animation.rest)
-    neighbours, shares = _around(vertices, points)
+    neighbours, shares = _around(vertices, animation.rest)
     shifts = torch.stack([_points(frame) - points for frame in animation.frames])
     turns = torch.stack([_turns(animation.rest, frame) for frame in animation.frames])
     return Rig(points, neighbours, shares, turns, shifts)
@@ -89,10 +89,16 @@ def _turns(rest: Mesh | Splats, frame: Mesh | Splats) -> Float[Tensor, "n 4"]:
 
 
 def _around(
-    vertices: Float[Tensor, "v 3"], points: Float[Tensor, "n 3"]
+    vertices: Float[Tensor, "v 3"], shape: Mesh | Splats
 ) -> tuple[Int[Tensor, "v k"], Float[Tensor, "v k"]]:
-    """The points nearest to each vertex, and shares that sum to 1 and fall with the squared distance."""
-    neighbours, distances = nearest(vertices, points, _NEIGHBOURS)
+    """The points nearest to each vertex, and shares that sum to 1 and fall with the squared distance.
+
+    Splats that are hardly seen count for nothing: they float around the shape and go where they will.
+    """
+    points = _points(shape)
+    solid = shape.seen().cpu() if isinstance(shape, Splats) else torch.arange(len(points))
+    places, distances = nearest(vertices, points[solid], _NEIGHBOURS)
+    neighbours = solid[places]
     squared = distances.square()
     shares = 1 / (squared + squared.mean() + 1e-12)
     return neighbours, shares / shares.sum(1, keepdim=True)

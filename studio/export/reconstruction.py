@@ -31,7 +31,7 @@ from studio.interfaces import Renderer
 from studio.ops.field import Field
 from studio.ops.surfaces import Light
 from studio.renderers.raster import MeshRenderer
-from studio.types import Cameras, Mesh, Splats
+from studio.types import FAINT, Cameras, Mesh, Splats
 
 Primitives = TypeVar("Primitives")
 _PICTURE_SIZE = 320
@@ -44,7 +44,6 @@ _SMOOTHING_ITERATIONS = 10
 _DEBRIS_SHARE = 0.03
 # Assets fit the ball of radius 0.5 and the cameras see little more.
 _WORLD_LIMIT = 0.6
-_VISIBLE_OPACITY = 0.05
 
 
 @dataclass(frozen=True)
@@ -243,7 +242,7 @@ def held_out_cameras() -> Cameras:
 
 def _box(splats: Splats) -> tuple[Float[Tensor, "3"], Float[Tensor, "3"]]:
     """Two corners of the box around all splats that can be seen."""
-    visible = splats.opacities > _VISIBLE_OPACITY
+    visible = splats.opacities > FAINT
     if not visible.any():
         raise _no_surface(splats.opacities.max().item())
     means, reach = splats.means[visible], 2 * splats.scales[visible].amax(dim=-1, keepdim=True)

@@ -29,8 +29,6 @@ POINTS_PER_NODE = 8
 _WATCHED = 512
 """Nodes by which a motion without nodes of its own is judged."""
 _NEIGHBOURS = 6
-_FAINT = 0.05
-"""Opacity up to which a splat is hardly seen."""
 _FRAME = 1 / 16
 """Of the time, between two instants whose difference is a velocity."""
 _SHAPE, _MOTION = "shape/", "motion/"
@@ -264,11 +262,7 @@ def _steady(rig: Rig) -> Rig:
 
 def _seen(shape: Splats | Mesh) -> Float[Tensor, "n 3"]:
     """The points that nodes are spread over: without splats so faint that they only float around the rest."""
-    points = _points(shape)
-    if isinstance(shape, Splats):
-        solid = shape.opacities > _FAINT
-        return points[solid] if bool(solid.any()) else points
-    return points
+    return shape.means[shape.seen()] if isinstance(shape, Splats) else shape.vertices
 
 
 def _points(shape: Splats | Mesh) -> Float[Tensor, "n 3"]:

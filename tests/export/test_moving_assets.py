@@ -147,6 +147,28 @@ def test_without_a_rig_the_nearest_splats_carry_the_mesh() -> None:
     torch.testing.assert_close(result.frames[1].vertices, expected, atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("rigged", [True, False])
+def test_splats_that_are_hardly_seen_carry_nothing(rigged: bool) -> None:
+    """Half of the splats rise with their node; the others stay behind, too faint to hold anything."""
+    rest = random_splats(200)
+    solid = torch.arange(200) % 2 == 0
+    rest = replace(rest, opacities=torch.where(solid, 0.5, 0.02))
+    rise = torch.tensor([0.0, 0.1, 0.0])
+    moved = replace(rest, means=rest.means + rise * solid[:, None])
+    rig = Rig(
+        nodes=torch.zeros(2, 3),
+        carriers=torch.where(solid, 0, 1)[:, None],
+        weights=torch.ones(200, 1),
+        quats_wxyz=torch.tensor([1.0, 0.0, 0.0, 0.0]).expand(2, 2, 4),
+        translations=torch.stack([torch.zeros(2, 3), torch.stack([rise, 0 * rise])]),
+    )
+    ball = trimesh.creation.icosphere(1, radius=0.3)
+    mesh = Mesh(torch.tensor(ball.vertices).float(), torch.tensor(ball.faces).long())
+    times = torch.tensor([0.0, 1.0])
+    result = moving(mesh, Animation(rest, (rest, moved), times, 1.0, rig=rig if rigged else None))
+    torch.testing.assert_close(result.frames[1].vertices, mesh.vertices + rise, atol=1e-6, rtol=0)
+
+
 def test_a_textured_mesh_in_motion_is_written_as_it_is(tmp_path: Path) -> None:
     animation = bending_bar()
     report = export_files(animation, MeshRenderer(), [tmp_path / "bar.glb"], CONFIG)

@@ -6,6 +6,7 @@ import contextlib
 import io
 import re
 from collections.abc import Sequence
+from typing import get_args, get_type_hints
 
 import tyro
 from typing_extensions import assert_never
@@ -15,21 +16,13 @@ from studio.errors import StudioError, nearest
 from studio.priors import weights
 from studio.recipes import load
 
-_NAMES: dict[str, tuple[str, ...]] = {
-    "generate": (),
-    "animate": (),
-    "resume": (),
-    "compare": (),
-    "export": (),
-    "render": (),
-    "presets": ("list", "show"),
-    "prior": ("info", "vocab", "film", "build-catalogue", "render-data", "train", "evaluate"),
-    "batch": (),
-    "jobs": ("submit", "list", "show", "cancel", "pause", "resume", "retry", "move", "work"),
-    "app": (),
-    "doctor": (),
-    "cite": (),
-}
+
+def _words_after(command: type) -> tuple[str, ...]:
+    choices = get_type_hints(command, include_extras=True).get("command")
+    return tuple(get_args(choice)[1].name for choice in get_args(choices))
+
+
+_NAMES = {command.__name__.lower(): _words_after(command) for command in get_args(arguments.Command)}
 """The commands and, of some, the words that go on from there."""
 
 

@@ -18,7 +18,7 @@ from studio.guidance import noise, times, weighting
 from studio.guidance.citation import Citation
 from studio.guidance.method import Method
 from studio.guidance.state import CRITIC, MAIN, NULL, POSITIVE, State, Term
-from studio.guidance.terms import cfg
+from studio.ops.classifier_free import cfg
 from studio.recipes.guidance import Dmd2Config
 from studio.recipes.ramps import Ramp, value_at
 

@@ -1,7 +1,6 @@
 """Scores on request: each distinct one is predicted once, all of them in one forward pass where possible.
 
-Also the two ways to combine branches that every method shares. Classifier-free guidance (Ho and Salimans,
-arXiv:2207.12598) has one convention here: ``null + scale (positive - null)``.
+Also the ways to combine branches that every method shares, beside ``studio.ops.classifier_free``.
 """
 
 from __future__ import annotations
@@ -32,13 +31,6 @@ PERP_NEG = Citation(
 
 REPULSIONS = 2
 """The wrong views that Perp-Neg asks for with each image."""
-
-
-def cfg(
-    null: Float[Tensor, "b c h w"], positive: Float[Tensor, "b c h w"], scale: float
-) -> Float[Tensor, "b c h w"]:
-    """Classifier-free guidance: 0 gives ``null``, 1 gives ``positive``."""
-    return null + scale * (positive - null)
 
 
 def perpendicular(

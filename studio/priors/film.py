@@ -11,6 +11,7 @@ from torch import Tensor
 
 from studio.cameras import filmed, frame_times, turntable
 from studio.priors.library import LibraryPrior
+from studio.priors.sampling import guided_noise
 from studio.priors.video import VideoPrior
 from studio.types import Condition
 
@@ -52,10 +53,7 @@ def film_of_prompt(
     stops = [len(schedule) * (1 - step / steps) - 1 for step in range(steps + 1)]
     for taken, (here, there) in enumerate(pairwise(stops), start=1):
         level, after = (torch.full((len(x),), stop, device=x.device) for stop in (here, there))
-        noise = prior.predict_noise(x, level, wanted)
-        if guidance_scale != 1:
-            unguided = prior.predict_noise(x, level, unwanted)
-            noise = unguided + guidance_scale * (noise - unguided)
+        noise = guided_noise(prior, x, level, wanted, unwanted, guidance_scale)
         if taken < steps:
             x = schedule.ddim_step(x, noise, level, after)
         else:

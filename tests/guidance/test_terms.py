@@ -9,7 +9,8 @@ from studio.cameras import orbit
 from studio.errors import StudioError
 from studio.guidance.forward import diffused
 from studio.guidance.state import MAIN, NEGATIVE, NULL, POSITIVE, Branch, State, Term
-from studio.guidance.terms import ScoreBank, cfg, perp_neg, perpendicular
+from studio.guidance.terms import ScoreBank, perp_neg, perpendicular
+from studio.ops.classifier_free import cfg
 from studio.schedule import Prediction
 from studio.types import Condition, Conditioning
 from tests.guidance.bench import (

@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from studio.cameras import orbit
 from studio.interfaces import Prior
+from studio.priors.sampling import guided_noise
 from studio.priors.training.config import EvaluateConfig
 from studio.priors.training.data import TrainingViews
 from studio.randomness import generator
@@ -101,10 +102,7 @@ class DdimSampler:
         levels = torch.linspace(len(prior.schedule) - 1, 0, self.steps + 1)
         for now, after in pairwise(levels):
             timesteps = now.expand(batch)
-            noise = prior.predict_noise(x, timesteps, positive)
-            if self.guidance_scale != 1:
-                unconditional = prior.predict_noise(x, timesteps, null)
-                noise = unconditional + self.guidance_scale * (noise - unconditional)
+            noise = guided_noise(prior, x, timesteps, positive, null, self.guidance_scale)
             # Clamped, as every true image is: guidance would otherwise drive the colours out of range.
             clean = prior.schedule.clean_from_noise(x, noise, timesteps)
             clean = prior.encode_images(prior.decode_images(clean))
